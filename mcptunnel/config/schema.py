@@ -1,0 +1,318 @@
+"""The configuration as frozen classes: names, types, defaults and their reasons.
+
+The names are a contract with configuration files in the field. Durations are seconds, sizes are bytes; in YAML both
+may be written with units (``30s``, ``1MiB``). Secrets never appear in a ``repr``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from attrs import field, frozen
+
+__all__ = [
+    "DEFAULT_HSTS_MAX_AGE",
+    "AdminConfig",
+    "AuthConfig",
+    "CertificatePair",
+    "ClientCertificateConfig",
+    "Config",
+    "ForwardedConfig",
+    "JwtConfig",
+    "LimitsConfig",
+    "LoggingConfig",
+    "RateLimitConfig",
+    "RegistryConfig",
+    "SecurityConfig",
+    "ServerConfig",
+    "TlsConfig",
+    "TokenConfig",
+    "UpstreamConfig",
+]
+
+TlsMode = Literal["disabled", "application", "behind_proxy", "auto"]
+
+# Two years, the value of Mozilla's guidelines 6.0 and of the browsers' preload lists.
+DEFAULT_HSTS_MAX_AGE: Final = 63_072_000
+
+
+@frozen(kw_only=True)
+class CertificatePair:
+    """One certificate chain (PEM, leaf first) and its key."""
+
+    cert_file: str
+    key_file: str
+
+
+@frozen(kw_only=True)
+class ForwardedConfig:
+    """How forwarded headers of trusted proxies are read.
+
+    Attributes:
+        family: The one family that is believed; all others are deleted.
+        on_untrusted: Delete forwarding headers of untrusted peers, or refuse the request.
+        max_entries: Longest chain that is read.
+        max_bytes: Longest value that is read, all lines of a header together.
+        prefix: Believe ``X-Forwarded-Prefix``.
+    """
+
+    family: Literal["xff", "forwarded", "x-real-ip", "none"] = "xff"
+    on_untrusted: Literal["strip", "reject"] = "strip"
+    max_entries: int = 32
+    max_bytes: int = 4096
+    prefix: bool = False
+
+
+@frozen(kw_only=True)
+class TlsConfig:
+    """``server.tls``: the ten fields of the specification, and what belongs beside them.
+
+    Attributes:
+        mode: See the table in the guide "TLS modes". ``behind_proxy: true`` without a mode means ``behind_proxy``.
+        behind_proxy: The specification's second way to say it; None when absent; must agree with ``mode``.
+        trusted_proxies: CIDR networks, addresses, or ``unix`` for peers on a UNIX socket.
+        trust_any_peer: Permits ``0.0.0.0/0`` and ``::/0`` in ``trusted_proxies``.
+        min_tls_version: ``1.2`` or ``1.3``.
+        cipher_suites: OpenSSL or IANA names; None for the built-in list.
+        hsts_enabled: Send Strict-Transport-Security on responses whose effective scheme is https.
+        hsts_max_age: Seconds; 0 tells browsers to forget.
+        client_auth: Ask for client certificates that chain to ``ca_file``.
+        certificates: More pairs, chosen by the name in the handshake (SNI).
+        expiry_warning: Seconds of remaining life at which a certificate is warned about (30 days).
+        expiry_critical: Seconds of remaining life at which it is an error (7 days).
+        expiry_check_interval: Seconds between looks.
+        loopback_health: In ``behind_proxy`` mode answer ``/health/*`` to plaintext peers on loopback as well.
+    """
+
+    mode: TlsMode = "disabled"
+    cert_file: str | None = None
+    key_file: str | None = None
+    ca_file: str | None = None
+    behind_proxy: bool | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    trust_any_peer: bool = False
+    min_tls_version: Literal["1.2", "1.3"] = "1.2"
+    cipher_suites: tuple[str, ...] | None = None
+    hsts_enabled: bool = True
+    hsts_max_age: int = DEFAULT_HSTS_MAX_AGE
+    client_auth: Literal["none", "optional", "required"] = "none"
+    certificates: tuple[CertificatePair, ...] = ()
+    forwarded: ForwardedConfig = ForwardedConfig()
+    expiry_warning: float = 30 * 86400.0
+    expiry_critical: float = 7 * 86400.0
+    expiry_check_interval: float = 3600.0
+    loopback_health: bool = False
+
+    @property
+    def pairs(self) -> tuple[CertificatePair, ...]:
+        """Every configured pair, the default one first."""
+        if self.cert_file is None or self.key_file is None:
+            return self.certificates
+        return (CertificatePair(cert_file=self.cert_file, key_file=self.key_file), *self.certificates)
+
+
+@frozen(kw_only=True)
+class LimitsConfig:
+    """``server.limits``: every bound of one listener. Seconds and bytes.
+
+    Attributes:
+        connections: Open connections in all.
+        client_connections: Open connections per peer address; trusted proxies are exempt.
+        preface_timeout: From accept until the first bytes decide what the connection is.
+        handshake_timeout: For the TLS handshake.
+        header_timeout: From the first byte of a request until its head is complete.
+        body_timeout: Longest pause within a request body.
+        idle_timeout: Between requests; above the 60 s of common load balancers, so that they close first.
+        write_timeout: Longest time a client may refuse to read.
+        drain_timeout: On SIGTERM, for calls in flight to finish.
+        header_bytes: Request head in all.
+        uri_bytes: Request target.
+        header_count: Header lines.
+        body_bytes: Request body and WebSocket message.
+        message_bytes: One message from an upstream.
+        sessions: MCP sessions in all.
+        session_idle_timeout: A legacy session without traffic ends.
+        request_timeout: Silence of an upstream after which a call fails; progress counts as life.
+        request_max_time: Longest life of one call.
+    """
+
+    connections: int = 10_000
+    client_connections: int = 1_000
+    preface_timeout: float = 5.0
+    handshake_timeout: float = 10.0
+    header_timeout: float = 10.0
+    body_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    write_timeout: float = 30.0
+    drain_timeout: float = 10.0
+    header_bytes: int = 16_384
+    uri_bytes: int = 8_192
+    header_count: int = 100
+    body_bytes: int = 4 * 1024 * 1024
+    message_bytes: int = 64 * 1024 * 1024
+    sessions: int = 10_000
+    session_idle_timeout: float = 1800.0
+    request_timeout: float = 120.0
+    request_max_time: float = 3600.0
+
+
+@frozen(kw_only=True)
+class ServerConfig:
+    """``server``: where we listen.
+
+    Attributes:
+        host: IPv4 or IPv6 address, host name, ``unix:/path``, or ``systemd:N`` for the N-th passed socket (from 0).
+        public_url: What clients call us; drives URLs we emit and the Host and Origin checks. None when not given.
+        proxy_protocol: Read a PROXY header (v1 or v2), only ever from ``tls.trusted_proxies``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 3000
+    public_url: str | None = None
+    workers: int = 1
+    proxy_protocol: Literal["off", "optional", "required"] = "off"
+    tls: TlsConfig = TlsConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
+@frozen(kw_only=True)
+class RateLimitConfig:
+    """``security.rate_limit``: requests per second and burst, per principal and per client network."""
+
+    requests_per_second: float | None = None
+    burst: int | None = None
+
+
+@frozen(kw_only=True)
+class SecurityConfig:
+    """``security``.
+
+    Attributes:
+        headers: Overrides of the default response headers; a None value removes the header.
+        allowed_hosts: ``host`` (any port) or ``host:port``; empty means ``public_url`` and the bound names.
+        allowed_origins: ``scheme://host[:port]``; empty means ``public_url`` and the bound names.
+    """
+
+    headers: Mapping[str, str | None] = field(factory=dict)
+    rate_limit: RateLimitConfig | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class TokenConfig:
+    """One static bearer token: exactly one of ``token``, ``token_file``, ``token_sha256``.
+
+    Attributes:
+        token: The secret itself; write ``${env:NAME}``.
+        token_file: File whose first line is the secret.
+        token_sha256: Hexadecimal SHA-256 of the secret.
+        allow: Patterns over ``server__name``; None allows everything.
+    """
+
+    name: str
+    token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
+    token_sha256: str | None = field(default=None, repr=False)
+    allow: tuple[str, ...] | None = None
+
+
+@frozen(kw_only=True)
+class JwtConfig:
+    """``auth.jwt``."""
+
+    issuer: str
+    audience: str | None = None
+    jwks_url: str | None = None
+
+
+@frozen(kw_only=True)
+class ClientCertificateConfig:
+    """One rule that turns a verified client certificate into a principal. ``match`` holds ``san`` or ``subject``."""
+
+    name: str
+    match: Mapping[str, str]
+    allow: tuple[str, ...] | None = None
+
+
+@frozen(kw_only=True)
+class AuthConfig:
+    """``auth``. Without any credential and with ``anonymous: false`` only loopback listeners may show servers."""
+
+    anonymous: bool = False
+    tokens: tuple[TokenConfig, ...] = ()
+    jwt: JwtConfig | None = None
+    client_certificates: tuple[ClientCertificateConfig, ...] = ()
+
+
+@frozen(kw_only=True)
+class UpstreamConfig:
+    """One entry of ``mcpServers``: a child process (``command``) or an address (``url``), never both.
+
+    Attributes:
+        name: The entry's key.
+        args: Arguments, never passed through a shell.
+        env: Variables added to the child's environment.
+        cwd: Working directory of the child; None for the daemon's own.
+        headers: Header lines sent with every upstream request; values are secret.
+        ca_file: CA certificates that an https upstream must chain to, instead of the system's.
+        enabled: False leaves the entry out.
+    """
+
+    name: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(factory=dict, repr=False)
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    ca_file: str | None = None
+    enabled: bool = True
+
+
+@frozen(kw_only=True)
+class RegistryConfig:
+    """``registry``: capability files."""
+
+    paths: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class AdminConfig:
+    """``admin``: the operator's listener."""
+
+    host: str = "127.0.0.1"
+    port: int = 3001
+
+
+@frozen(kw_only=True)
+class LoggingConfig:
+    """``logging``.
+
+    Attributes:
+        access: Shape of the access record: ``text``, ``json`` or ``off``.
+        access_file: File for access records; None writes them to the daemon's log.
+    """
+
+    access: Literal["text", "json", "off"] = "text"
+    access_file: str | None = None
+
+
+@frozen(kw_only=True)
+class Config:
+    """A whole, valid configuration.
+
+    Attributes:
+        servers: The enabled and disabled entries of ``mcpServers``, by name, in file order.
+        warnings: What the operator should hear at every start, one sentence each.
+    """
+
+    server: ServerConfig = ServerConfig()
+    security: SecurityConfig = SecurityConfig()
+    auth: AuthConfig = AuthConfig()
+    servers: Mapping[str, UpstreamConfig] = field(factory=dict)
+    registry: RegistryConfig = RegistryConfig()
+    admin: AdminConfig | None = None
+    logging: LoggingConfig = LoggingConfig()
+    warnings: tuple[str, ...] = ()
