@@ -7,7 +7,7 @@ in their canonical form, and nothing that is not exactly an address ever becomes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -119,6 +119,10 @@ def _port(text: str | None, rfc7239: bool) -> int | None:
     return int(text)
 
 
+def _texts(rules: Iterable[str]) -> tuple[str, ...]:
+    return tuple(rules)
+
+
 @frozen
 class Trust:
     """The peers whose word counts: the entries of ``trusted_proxies``.
@@ -130,7 +134,7 @@ class Trust:
         ValueError: A rule is none of these; the message says which and how to write it.
     """
 
-    rules: tuple[str, ...] = field(default=(), converter=tuple)
+    rules: tuple[str, ...] = field(default=(), converter=_texts)
     _networks: tuple[tuple[IPv4Network | IPv6Network, str], ...] = field(init=False, eq=False, repr=False)
     _remember: Callable[[str], str | None] = field(init=False, eq=False, repr=False)
 

@@ -166,13 +166,14 @@ def _check_tlvs(header: bytes, position: int) -> None:
         position = start + size
         if position > len(header):
             raise ValueError(f"PROXY v2 TLV 0x{kind:02x} is longer than the header")
-        if kind == _TLV_CRC32C:
-            # §2.2.3: computed with the checksum's own four bytes set to zero.
-            if (
-                size != 4
-                or _crc32c(header[:start] + bytes(4) + header[position:]).to_bytes(4, "big") != header[start:position]
-            ):
-                raise ValueError("the checksum (CRC32c) of a PROXY v2 header is wrong")
+        if kind == _TLV_CRC32C and not _checksum_holds(header, start, size):
+            raise ValueError("the checksum (CRC32c) of a PROXY v2 header is wrong")
+
+
+def _checksum_holds(header: bytes, start: int, size: int) -> bool:
+    """§2.2.3: computed over the whole header with the checksum's own four bytes set to zero."""
+    cleared = header[:start] + bytes(size) + header[start + size :]
+    return size == 4 and _crc32c(cleared).to_bytes(4, "big") == header[start : start + size]
 
 
 def _crc32c_table() -> tuple[int, ...]:
