@@ -1,0 +1,373 @@
+"""Several servers shown as one: what is asked of all of them, and how their answers become one answer.
+
+A server that is down, slow or lying costs its own part of the answer and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from attrs import define, field
+
+from mcptunnel.core.dispatch import LISTS, Links, authorize, items, reference, to_named, unknown
+from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
+from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.jsonrpc import Message, decode, encode, loads, result_reply, splice
+from mcptunnel.core.link import unavailable
+from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
+from mcptunnel.core.principal import reaches
+from mcptunnel.core.routing import Target, split
+
+__all__ = ["Directory", "to_many"]
+
+# Claude Code gives up at 30 s for initialize and tools/list together.
+FAN_OUT_PATIENCE: Final = 10.0
+# The cap of the official SDKs on pages of one list.
+MAX_PAGES: Final = 100
+
+
+@define(eq=False)
+class Directory:
+    """Which server owns a resource URI, as learned from lists and reads. Bounded: the oldest entry makes room."""
+
+    limit: int = 10_000
+    _owners: dict[str, str] = field(factory=dict)
+
+    def learn(self, uri: str, server: str) -> None:
+        """Remember the first server that showed ``uri``."""
+        if uri not in self._owners:
+            while len(self._owners) >= self.limit:
+                del self._owners[next(iter(self._owners))]
+            self._owners[uri] = server
+
+    def owner(self, uri: str) -> str | None:
+        """Who showed ``uri``, or None."""
+        return self._owners.get(uri)
+
+
+class _Collect:
+    """A sink that hands one server's reply to ``done`` and passes messages on to the client's own sink."""
+
+    def __init__(self, parent: Exchange, done: Callable[[Message | None, RpcError | None], None]) -> None:
+        self._parent: Final = parent
+        self._done: Final = done
+
+    def message(self, raw: bytes) -> None:
+        self._parent.emit(raw)
+
+    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
+        self._done(decode(raw), error)
+
+
+def _ask(links: Links, parent: Exchange, server: str, raw: bytes, done: Callable[..., None]) -> Exchange:
+    """Send ``raw`` to ``server`` as a part of ``parent``; ``done(reply, error)`` is called once."""
+    part = Exchange(
+        message=decode(raw),
+        principal=parent.principal,
+        era=parent.era,
+        sink=_Collect(parent, done),
+        record=parent.record,
+        patience=FAN_OUT_PATIENCE,
+    )
+    parent.on_end(lambda _: part.abandon())
+    links.link(server).request(part)
+    return part
+
+
+def _fan_out(
+    links: Links,
+    exchange: Exchange,
+    servers: list[str],
+    ask: Callable[[str, Callable[[Any], None]], None],
+    merge: Callable[[dict[str, Any]], None],
+) -> None:
+    """Run ``ask(server, settle)`` for each server, then ``merge`` what they settled with (an RpcError for a failure)."""
+    answers: dict[str, Any] = {}
+
+    def settled(server: str, answer: Any) -> None:
+        answers[server] = answer
+        if len(answers) == len(servers) and not exchange.done:
+            exchange.record.upstream = None
+            try:
+                merge({name: answers[name] for name in servers})
+            except RpcError as e:
+                exchange.fail(e)
+
+    for server in servers:
+        ask(server, partial(settled, server))
+    if not servers:
+        merge({})
+
+
+def to_many(links: Links, exchange: Exchange, target: Target, directory: Directory, identity: dict[str, str]) -> None:
+    """Dispatch to a target of several servers.
+
+    Args:
+        links: Where the links are.
+        exchange: The request.
+        target: The servers.
+        directory: What is known of resource owners.
+        identity: Our own ``serverInfo``.
+
+    Raises:
+        RpcError: Refused before anything was sent.
+    """
+    message = exchange.message
+    method = message.method or ""
+    servers = [name for name in target.servers if reaches(exchange.principal, name)]
+    if method == "initialize":
+        _initialize(links, exchange, servers, identity)
+    elif method == "server/discover":
+        _discover(links, exchange, servers, identity)
+    elif method in LISTS:
+        _list(links, exchange, servers, directory)
+    elif method == "ping" and exchange.era == "legacy":
+        _answer(exchange, {})
+    elif method == "logging/setLevel" and exchange.era == "legacy":
+        _every(links, exchange, servers)
+    elif (named := reference(message)) is not None:
+        place, name = named
+        exchange.record.target = name
+        if method in ("tools/call", "prompts/get"):
+            _by_name(links, exchange, target, place, name, method)
+        elif method == "completion/complete" and split(target, name) is not None:
+            _by_name(links, exchange, target, place, name, "prompts/get")
+        else:
+            _by_uri(links, exchange, servers, directory, name)
+    else:
+        raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}", reason="method_not_found")
+
+
+def _by_name(links: Links, exchange: Exchange, target: Target, place: tuple[int, int], name: str, method: str) -> None:
+    found = split(target, name)
+    if found is None:
+        raise unknown(method, name)
+    try:
+        to_named(links, exchange, found[0], place, found[1])
+    except RpcError as e:
+        # The caller knows the name with its prefix.
+        raise unknown(method, name) if e.reason.startswith("unknown_") else e from None
+
+
+def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Directory, uri: str) -> None:
+    """To the server that showed ``uri``; unknown ones are tried in order: results link to what no list has."""
+    owner = directory.owner(uri)
+    candidates = [owner] if owner in servers else list(servers)
+
+    def attempt(rest: list[str], last: RpcError | Message | None) -> None:
+        while rest:
+            server, rest = rest[0], rest[1:]
+            try:
+                authorize(exchange, server, uri)
+            except RpcError as e:
+                last = last or e
+                continue
+            following = rest
+
+            def done(
+                reply: Message | None, error: RpcError | None, server: str = server, rest: list[str] = following
+            ) -> None:
+                if reply is not None and reply.kind == "result":
+                    directory.learn(uri, server)
+                    exchange.finish(reply)
+                else:
+                    attempt(rest, error or reply)
+
+            _ask(links, exchange, server, exchange.message.raw, done)
+            return
+        if isinstance(last, Message):
+            exchange.finish(last)
+        else:
+            exchange.fail(last or unknown("resources/read", uri))
+
+    attempt(candidates, None)
+
+
+def _every(links: Links, exchange: Exchange, servers: list[str]) -> None:
+    """Ask every server the same and answer with an empty result when any of them took it."""
+
+    def ask(server: str, settle: Callable[[Any], None]) -> None:
+        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
+
+    def merge(answers: dict[str, Any]) -> None:
+        failures = [a for a in answers.values() if isinstance(a, RpcError) or a.kind == "error"]
+        if answers and len(failures) == len(answers):
+            raise RpcError(METHOD_NOT_FOUND, "no server behind this address does that", reason="method_not_found")
+        _answer(exchange, {})
+
+    _fan_out(links, exchange, servers, ask, merge)
+
+
+def _answer(exchange: Exchange, result: dict[str, Any]) -> None:
+    exchange.finish(decode(result_reply(exchange.message.id_raw, encode(result))))
+
+
+def _results(answers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The decoded results of those that answered with one.
+
+    Raises:
+        RpcError: None did.
+    """
+    good: dict[str, dict[str, Any]] = {}
+    for server, answer in answers.items():
+        if isinstance(answer, Message) and answer.kind == "result":
+            value = loads(answer.value("result") or b"null")
+            if isinstance(value, dict):
+                good[server] = value
+    if answers and not good:
+        for answer in answers.values():
+            if isinstance(answer, RpcError) and not isinstance(answer, UpstreamError):
+                raise answer
+        raise unavailable(", ".join(answers), "none of them answered")
+    return good
+
+
+def _merged_capabilities(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What some server can do and what we can pass on for it."""
+    merged: dict[str, Any] = {}
+    for result in results.values():
+        capabilities = result.get("capabilities")
+        for name, value in capabilities.items() if isinstance(capabilities, dict) else ():
+            if name in ("tools", "prompts", "resources", "logging", "completions"):
+                known = merged.setdefault(name, {})
+                if isinstance(value, dict):
+                    known.update({k: v or known.get(k, False) for k, v in value.items()})
+    return merged
+
+
+def _instructions(results: dict[str, dict[str, Any]]) -> dict[str, str]:
+    texts = [f"{name}: {text}" for name, r in results.items() if isinstance(text := r.get("instructions"), str)]
+    return {"instructions": "\n\n".join(texts)} if texts else {}
+
+
+def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
+    wanted = exchange.message.param("protocolVersion")
+    if not isinstance(wanted, str):
+        raise RpcError(INVALID_PARAMS, "params.protocolVersion: expected a string", reason="invalid_params")
+
+    def ask(server: str, settle: Callable[[Any], None]) -> None:
+        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
+
+    def merge(answers: dict[str, Any]) -> None:
+        results = _results(answers)
+        _answer(
+            exchange,
+            {
+                "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LATEST_LEGACY,
+                "capabilities": _merged_capabilities(results),
+                "serverInfo": identity,
+                **_instructions(results),
+            },
+        )
+
+    _fan_out(links, exchange, servers, ask, merge)
+
+
+def _discover(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
+    def ask(server: str, settle: Callable[[Any], None]) -> None:
+        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
+
+    def merge(answers: dict[str, Any]) -> None:
+        results = _results(answers)
+        capabilities = _merged_capabilities(results)
+        for value in capabilities.values():
+            # No stream carries changes of several servers in this era yet; what is advertised must work.
+            value.pop("listChanged", None)
+            value.pop("subscribe", None)
+        _answer(
+            exchange,
+            {
+                "resultType": "complete",
+                "supportedVersions": list(MODERN_VERSIONS),
+                "capabilities": capabilities,
+                "serverInfo": identity,
+                "_meta": {"io.modelcontextprotocol/serverInfo": identity},
+                **_caching(results),
+                **_instructions(results),
+            },
+        )
+
+    _fan_out(links, exchange, servers, ask, merge)
+
+
+def _caching(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The shortest life and the narrowest scope of the parts (2026-07-28, "Caching")."""
+    lives = [v if isinstance(v := r.get("ttlMs"), int) else 0 for r in results.values()]
+    public = bool(results) and all(r.get("cacheScope") == "public" for r in results.values())
+    return {"ttlMs": min(lives, default=0), "cacheScope": "public" if public else "private"}
+
+
+def _list(links: Links, exchange: Exchange, servers: list[str], directory: Directory) -> None:
+    method = exchange.message.method or ""
+    member, key = LISTS[method]
+    if exchange.message.params.get("cursor") is not None:
+        # All pages of all servers make one page here, so no cursor of ours exists.
+        raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this address", reason="invalid_cursor")
+
+    def ask(server: str, settle: Callable[[Any], None]) -> None:
+        found: list[tuple[str, bytes]] = []
+        hints: dict[str, Any] = {}
+        seen: set[str] = set()
+
+        def page(reply: Message | None, error: RpcError | None) -> None:
+            if reply is None or reply.kind != "result":
+                settle(error or reply)
+                return
+            try:
+                some, cursor = items(reply, method, server, exchange.principal, prefix=True)
+                for hint in ("ttlMs", "cacheScope"):
+                    span = reply.inside(reply.spans["result"], "result").get(hint)
+                    if span is not None:
+                        hints[hint] = loads(reply.raw[span[0] : span[1]])
+            except RpcError as e:
+                settle(e)
+                return
+            found.extend(some)
+            if isinstance(cursor, str) and cursor not in seen and len(seen) < MAX_PAGES:
+                seen.add(cursor)
+                _ask(links, exchange, server, _with_cursor(exchange.message, cursor), page)
+            else:
+                settle((found, hints))
+
+        _ask(links, exchange, server, exchange.message.raw, page)
+
+    def merge(answers: dict[str, Any]) -> None:
+        raws: list[bytes] = []
+        names: set[str] = set()
+        good = {name: answer for name, answer in answers.items() if isinstance(answer, tuple)}
+        if answers and not good:
+            refusal = next((a for a in answers.values() if isinstance(a, Message)), None)
+            if refusal is None:
+                _results(answers)
+            else:
+                exchange.finish(refusal)
+                return
+        for server, (found, _) in good.items():
+            for name, raw in found:
+                if key == "uri":
+                    directory.learn(name, server)
+                if name not in names:
+                    names.add(name)
+                    raws.append(raw)
+        result = b'"%b":[%b]' % (member.encode(), b",".join(raws))
+        if exchange.era == "modern":
+            hints = _caching({server: hint for server, (_, hint) in good.items()})
+            result += b',"resultType":"complete",' + encode(hints)[1:-1]
+        exchange.finish(decode(result_reply(exchange.message.id_raw, b"{%b}" % result)))
+
+    _fan_out(links, exchange, servers, ask, merge)
+
+
+def _with_cursor(message: Message, cursor: str) -> bytes:
+    """The same list request for the page at ``cursor``."""
+    member = b'"cursor":%b' % encode(cursor)
+    span = message.spans.get("params")
+    if span is None:
+        # Before the closing brace of the message.
+        end = message.raw.rindex(b"}")
+        return splice(message.raw, [((end, end), b',"params":{%b}' % member)])
+    start = message.raw.index(b"{", span[0]) + 1
+    comma = b"," if message.params else b""
+    return splice(message.raw, [((start, start), member + comma)])

@@ -1,0 +1,177 @@
+"""From a client's request to the server that must answer it: policy, names, and targets of one server.
+
+What needs several servers at once is in :mod:`mcptunnel.core.aggregate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
+from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.jsonrpc import Message, Span, decode, encode, loads, members, splice
+from mcptunnel.core.link import Link
+from mcptunnel.core.principal import Principal, permits
+from mcptunnel.core.routing import Target, join
+
+__all__ = ["LISTS", "Links", "authorize", "filtered", "items", "reference", "to_one"]
+
+# Method → (member of the result, member of an item that names it).
+LISTS: Final = {
+    "tools/list": ("tools", "name"),
+    "prompts/list": ("prompts", "name"),
+    "resources/list": ("resources", "uri"),
+    "resources/templates/list": ("resourceTemplates", "uriTemplate"),
+}
+# Methods that name nothing a pattern could speak of; a principal with patterns may use these, and none unknown to us.
+_HARMLESS: Final = frozenset({"initialize", "ping", "server/discover", "logging/setLevel"})
+_WHAT: Final = {"tools/call": "tool", "prompts/get": "prompt"}
+_decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Links(Protocol):
+    """Who holds the links that serve a client: its session, or the commons of stateless calls."""
+
+    def link(self, server: str) -> Link:
+        """The link to ``server``, opened when there is none."""
+
+
+def reference(message: Message) -> tuple[Span, str] | None:
+    """Where a request names a tool, prompt or resource, and which; None when it names none.
+
+    Raises:
+        RpcError: It ought to name one and does not.
+    """
+    method = message.method
+    holder, member = message.params, "uri"
+    if method in ("tools/call", "prompts/get"):
+        member = "name"
+    elif method == "completion/complete":
+        span = message.params.get("ref")
+        if span is None:
+            raise RpcError(INVALID_PARAMS, "params.ref: expected a reference", reason="invalid_params")
+        holder = message.inside(span, "params.ref")
+        member = "name" if "name" in holder else "uri"
+    elif method not in ("resources/read", "resources/subscribe", "resources/unsubscribe"):
+        return None
+    place = holder.get(member)
+    value = None if place is None else loads(message.raw[place[0] : place[1]])
+    if place is None or not isinstance(value, str):
+        raise RpcError(INVALID_PARAMS, f"{method}: expected a string member {member!r}", reason="invalid_params")
+    return place, value
+
+
+def unknown(method: str, name: str) -> RpcError:
+    """The error for a name that does not exist, or that this caller may not know of: they read the same."""
+    what = _WHAT.get(method, "resource")
+    return RpcError(INVALID_PARAMS, f"Unknown {what}: {name}", reason=f"unknown_{what}")
+
+
+def authorize(exchange: Exchange, server: str, name: str | None) -> None:
+    """Refuse what the principal may not do with ``server``.
+
+    Args:
+        exchange: The request.
+        server: Where it would go.
+        name: Name of the tool or prompt, or URI of the resource, as the server knows it; None when it names none.
+
+    Raises:
+        RpcError: Refused, in the words for something that does not exist.
+    """
+    principal, method = exchange.principal, exchange.message.method or ""
+    if principal.allow is None:
+        return
+    if name is not None:
+        if not permits(principal, server, name):
+            raise unknown(method, name)
+    elif method == "subscriptions/listen":
+        for uri in _subscribed(exchange.message):
+            if not permits(principal, server, uri):
+                raise unknown("resources/read", uri)
+    elif method not in _HARMLESS and method not in LISTS:
+        raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}", reason="method_not_found")
+
+
+def _subscribed(message: Message) -> list[str]:
+    wanted = message.param("notifications")
+    uris = wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None
+    return [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
+
+
+def items(
+    reply: Message, method: str, server: str, principal: Principal, *, prefix: bool
+) -> tuple[list[tuple[str, bytes]], Any]:
+    """The entries of one list result that ``principal`` may see, each as it came but for its prefix.
+
+    Returns:
+        (name as the client will call it, raw item) in the server's order, and the server's next cursor or None.
+
+    Raises:
+        RpcError: The result is not of the form that MCP prescribes.
+    """
+    member, key = LISTS[method]
+    spans = reply.inside(reply.spans["result"], "result")
+    found: list[tuple[str, bytes]] = []
+    cursor_span = spans.get("nextCursor")
+    cursor = None if cursor_span is None else loads(reply.raw[cursor_span[0] : cursor_span[1]])
+    span = spans.get(member)
+    try:
+        for raw in [] if span is None else _decode_list(reply.raw[span[0] : span[1]]):
+            item = bytes(raw)
+            place = members(item)[key]
+            name = loads(item[place[0] : place[1]])
+            if not isinstance(name, str) or not permits(principal, server, name):
+                continue
+            if prefix and key == "name":
+                name = join(server, name)
+                item = splice(item, [(place, encode(name))])
+            found.append((name, item))
+    except (ValueError, KeyError, msgspec.DecodeError):
+        raise RpcError(
+            -32603, f"server {server} answered {method} with a list that cannot be read", reason="upstream_malformed"
+        ) from None
+    return found, cursor
+
+
+def filtered(method: str, server: str, principal: Principal) -> Any:
+    """A rewrite of a list response that leaves out what ``principal`` may not see."""
+
+    def rewrite(reply: Message) -> bytes:
+        kept, _ = items(reply, method, server, principal, prefix=False)
+        span = reply.inside(reply.spans["result"], "result").get(LISTS[method][0])
+        if span is None:
+            return reply.raw
+        return splice(reply.raw, [(span, b"[%b]" % b",".join(raw for _, raw in kept))])
+
+    return rewrite
+
+
+def to_one(links: Links, exchange: Exchange, target: Target) -> None:
+    """Dispatch to a target of one server: names and bytes stay as they are.
+
+    Raises:
+        RpcError: Refused before anything was sent.
+    """
+    server = target.servers[0]
+    message = exchange.message
+    named = reference(message)
+    if named is not None:
+        exchange.record.target = named[1]
+    authorize(exchange, server, None if named is None else named[1])
+    if exchange.principal.allow is not None and message.method in LISTS:
+        exchange.rewrite = filtered(message.method, server, exchange.principal)
+    links.link(server).request(exchange)
+
+
+def to_named(links: Links, exchange: Exchange, server: str, place: Span, name: str) -> None:
+    """Dispatch to one server of several, under the name that the server knows.
+
+    Raises:
+        RpcError: Refused before anything was sent.
+    """
+    authorize(exchange, server, name)
+    message = exchange.message
+    exchange.message = decode(splice(message.raw, [(place, encode(name))]))
+    links.link(server).request(exchange)

@@ -1,0 +1,150 @@
+"""An exchange: one client request and all that answers it. The unit everything passes around.
+
+Downstream transports make one and give it a :class:`Sink`; the relay binds it to a call on a
+:class:`~mcptunnel.core.link.Link`; answers come back through :meth:`Exchange.emit` and end with exactly one of
+:meth:`Exchange.finish` and :meth:`Exchange.fail`. Whatever arrives after the end is swallowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from attrs import define, field
+
+from mcptunnel.core.errors import RpcError
+from mcptunnel.core.jsonrpc import Message, Span, error_reply, loads
+from mcptunnel.core.mcp import Era
+from mcptunnel.core.principal import Principal
+from mcptunnel.core.record import Record
+
+__all__ = ["Call", "Exchange", "Sink"]
+
+
+class Sink(Protocol):
+    """Where the answers to one client request go."""
+
+    def message(self, raw: bytes) -> None:
+        """A notification or a request from the server that belongs to this exchange."""
+
+    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
+        """The response; the last thing an exchange says.
+
+        Args:
+            raw: The JSON-RPC response under the client's id.
+            error: Our own refusal or failure when that is what ``raw`` says, else None.
+            code: The JSON-RPC error code, None for a result.
+        """
+
+
+class Call(Protocol):
+    """The upstream side of an exchange."""
+
+    def cancel(self, reason: bytes | None) -> None:
+        """Stop the work and tell the server; ``reason`` is raw JSON text of the client's reason, if any."""
+
+    def pause(self) -> None:
+        """The client does not keep up: stop reading what this call produces."""
+
+    def resume(self) -> None:
+        """The client has caught up."""
+
+
+@define(eq=False, kw_only=True)
+class Exchange:
+    """One client request and its answers.
+
+    Attributes:
+        message: The request as received.
+        principal: Who asks.
+        era: Under which rules.
+        sink: Where answers go.
+        record: What is remembered of it.
+        params_headers: ``Mcp-Param-*`` lines of the request (2026-07-28), which travel with the body.
+        patience: Seconds of upstream silence that are borne; None for the relay's own limit, 0 for ever.
+        call: The upstream side, once there is one.
+        rewrite: Applied to a successful response before it leaves (list filters, prefixes).
+        token: The client's progress token in its own spelling, while another stands for it upstream.
+        started: When it began, on the daemon's clock.
+        touched: When the server last gave a sign of life for it.
+    """
+
+    message: Message
+    principal: Principal
+    era: Era
+    sink: Sink
+    record: Record
+    params_headers: tuple[tuple[bytes, bytes], ...] = ()
+    patience: float | None = None
+    call: Call | None = None
+    rewrite: Callable[[Message], bytes] | None = None
+    token: bytes | None = None
+    started: float = 0.0
+    touched: float = 0.0
+    done: bool = False
+    _ended: list[Callable[[Exchange], None]] = field(factory=list)
+
+    def on_end(self, callback: Callable[[Exchange], None]) -> None:
+        """Call ``callback`` once, when the exchange is over for whatever reason."""
+        self._ended.append(callback)
+
+    def emit(self, raw: bytes) -> None:
+        """Pass on a message that belongs to this exchange."""
+        if not self.done:
+            self.sink.message(raw)
+
+    def finish(self, reply: Message) -> None:
+        """Pass on the server's response, which already carries the client's id."""
+        if self.done:
+            return
+        raw, code = reply.raw, None
+        if reply.kind == "error":
+            code = error_code(reply)
+        elif self.rewrite is not None:
+            try:
+                raw = self.rewrite(reply)
+            except RpcError as e:
+                self.fail(e)
+                return
+        self._end()
+        self.record.code = code
+        self.sink.reply(raw, None, code)
+
+    def fail(self, error: RpcError) -> None:
+        """Answer with our own error."""
+        if self.done:
+            return
+        self._end()
+        self.record.code = error.code
+        self.record.error = error.reason
+        self.sink.reply(error_reply(error, self.message.id_raw), error, error.code)
+
+    def abandon(self, reason: bytes | None = None) -> None:
+        """The client no longer wants it: cancel upstream and say nothing more downstream."""
+        if self.done:
+            return
+        call = self.call
+        self._end()
+        if call is not None:
+            call.cancel(reason)
+
+    def _end(self) -> None:
+        self.done = True
+        for callback in self._ended:
+            callback(self)
+
+
+_CODE_LIMIT: Final = 1 << 31
+
+
+def error_code(reply: Message) -> int:
+    """The code of an error response; 0 when it has none that is an integer."""
+    span: Span | None = reply.spans.get("error")
+    if span is None:
+        return 0
+    try:
+        inner = reply.inside(span, "error").get("code")
+        value = None if inner is None else loads(reply.raw[inner[0] : inner[1]])
+    except (RpcError, ValueError):
+        return 0
+    return value if isinstance(value, int) and -_CODE_LIMIT < value < _CODE_LIMIT else 0

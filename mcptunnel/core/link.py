@@ -1,0 +1,273 @@
+"""A link: one connection to one upstream server, and whose work is on it.
+
+Ids on a link are ours: a counter per link, never a client's. So no client can name, cancel or read another's work,
+and a server that invents an answer reaches nobody. Progress tokens are ours for the same reason.
+
+The link is pure. A :class:`Wire` (HTTP, child process, WebSocket) moves the bytes and calls :meth:`Link.received`,
+:meth:`Link.failed` and :meth:`Link.lost`; the link's :class:`Owner` (a session, or the commons of all stateless calls)
+takes what belongs to no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from mcptunnel.core.errors import UPSTREAM_TIMEOUT, UPSTREAM_UNAVAILABLE, RpcError, UpstreamError
+from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.jsonrpc import Message, Span, decode, loads, splice
+from mcptunnel.core.mcp import Era, subscription_span
+
+__all__ = ["Link", "Owner", "Upstream", "Wire"]
+
+
+class Wire(Protocol):
+    """Moves the bytes of one link."""
+
+    def send(self, raw: bytes, number: int | None, exchange: Exchange | None) -> None:
+        """Send one message; ``number`` and ``exchange`` name the call when it is a request of a client."""
+
+    def drop(self, number: int) -> bool:
+        """Forget a call. True when that alone tells the server (2026-07-28 over HTTP: closing is cancelling)."""
+
+    def pause(self, number: int) -> None:
+        """Stop reading what call ``number`` produces."""
+
+    def resume(self, number: int) -> None:
+        """Read on."""
+
+    def listen(self) -> None:
+        """Open the way for messages that belong to no call, where the transport needs one (GET of Streamable HTTP)."""
+
+    def close(self) -> None:
+        """End the connection and the upstream session."""
+
+
+class Upstream(Protocol):
+    """One configured server."""
+
+    @property
+    def name(self) -> str:
+        """Its key in ``mcpServers``."""
+
+    def connect(self, link: Link) -> Wire:
+        """A wire for ``link``. Errors of connecting are told to the link later, not raised."""
+
+
+class Owner(Protocol):
+    """Who holds a link."""
+
+    def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
+        """A request or notification of the server; ``exchange`` when it came on that call's own stream."""
+
+    def link_lost(self, link: Link) -> None:
+        """The link is gone for good; its calls have failed already."""
+
+
+class _Call:
+    """The upstream side of one exchange on a link."""
+
+    __slots__ = ("_link", "_number")
+
+    def __init__(self, link: Link, number: int) -> None:
+        self._link: Final = link
+        self._number: Final = number
+
+    def cancel(self, reason: bytes | None) -> None:
+        self._link.cancel(self._number, reason)
+
+    def pause(self) -> None:
+        self._link.wire.pause(self._number)
+
+    def resume(self) -> None:
+        self._link.wire.resume(self._number)
+
+
+class Link:
+    """One connection to one server.
+
+    Attributes:
+        server: The server's name.
+        era: Under which rules its calls travel.
+        version: Revision negotiated by ``initialize``, None before and in the modern era.
+        calls: What is in flight, by our number.
+        wire: Set once, right after construction.
+    """
+
+    wire: Wire
+
+    def __init__(self, server: str, era: Era, owner: Owner, clock: Callable[[], float]) -> None:
+        self.server: Final = server
+        self.era: Final = era
+        self.version: str | None = None
+        self.calls: Final[dict[int, Exchange]] = {}
+        self.closed = False
+        self._owner: Final = owner
+        self._clock: Final = clock
+        self._next = 1
+
+    @classmethod
+    def open(cls, upstream: Upstream, era: Era, owner: Owner, clock: Callable[[], float]) -> Link:
+        """A link to ``upstream`` with its wire."""
+        link = cls(upstream.name, era, owner, clock)
+        link.wire = upstream.connect(link)
+        return link
+
+    def request(self, exchange: Exchange) -> None:
+        """Send a client's request under a number of ours."""
+        exchange.record.upstream = self.server
+        if self.closed:
+            exchange.fail(unavailable(self.server, "the connection to it is closed"))
+            return
+        message = exchange.message
+        number = self._next
+        self._next += 1
+        ours = b"%d" % number
+        edits: list[tuple[Span, bytes]] = [(message.spans["id"], ours)]
+        if "_meta" in message.params:
+            token = message.meta().get("progressToken")
+            if token is not None:
+                exchange.token = message.raw[token[0] : token[1]]
+                edits.append((token, ours))
+        self.calls[number] = exchange
+        exchange.call = _Call(self, number)
+        exchange.started = exchange.touched = self._clock()
+        self.wire.send(splice(message.raw, edits), number, exchange)
+
+    def tell(self, raw: bytes) -> None:
+        """Send a notification, or the client's response to a request of the server."""
+        if not self.closed:
+            self.wire.send(raw, None, None)
+
+    def cancel(self, number: int, reason: bytes | None) -> None:
+        """Stop call ``number``; a response that still comes is swallowed."""
+        exchange = self.calls.pop(number, None)
+        if exchange is None or self.closed or self.wire.drop(number):
+            return
+        # MCP, Cancellation: `initialize` is never cancelled by notification.
+        if exchange.message.method != "initialize":
+            tail = b',"reason":%b' % reason if reason else b""
+            self.tell(
+                b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d%b}}' % (number, tail)
+            )
+
+    def received(self, raw: bytes, number: int | None = None) -> None:
+        """One message from the server.
+
+        Args:
+            raw: Its bytes.
+            number: The call on whose own stream it came, where the transport has such streams.
+        """
+        try:
+            message = decode(raw)
+            if message.kind in ("result", "error"):
+                self._replied(message, number)
+            else:
+                self._said(message, number)
+        except RpcError as e:
+            # A server that does not speak JSON-RPC harms the call it was asked for, and nobody else.
+            if number is not None:
+                self.failed(number, f"it answered with a message that cannot be read ({e.message})")
+
+    def _replied(self, message: Message, number: int | None) -> None:
+        if number is None:
+            if not isinstance(message.id, int):
+                return
+            number = message.id
+        elif message.id != number and not (message.kind == "error" and message.id is None):
+            return
+        exchange = self.calls.pop(number, None)
+        if exchange is None:
+            return
+        if exchange.message.method == "initialize" and message.kind == "result":
+            self.version = _negotiated(message)
+        edits = [(message.spans["id"], exchange.message.id_raw)]
+        # A subscription is named by the id of the request that opened it: theirs upstream, the client's below.
+        if exchange.era == "modern" and (span := subscription_span(message)) is not None:
+            edits.append((span, exchange.message.id_raw))
+        exchange.finish(decode(splice(message.raw, edits)) if exchange.rewrite else _renamed(message, edits))
+
+    def _said(self, message: Message, number: int | None) -> None:
+        exchange = None if number is None else self.calls.get(number)
+        if message.method == "notifications/progress":
+            span = message.params.get("progressToken")
+            token = None if span is None else loads(message.raw[span[0] : span[1]])
+            exchange = self.calls.get(token) if isinstance(token, int) else None
+            if exchange is not None and span is not None and exchange.token is not None:
+                exchange.touched = self._clock()
+                exchange.emit(splice(message.raw, [(span, exchange.token)]))
+            return
+        if self.era == "modern" and (span := subscription_span(message)) is not None:
+            subscription = loads(message.raw[span[0] : span[1]])
+            exchange = self.calls.get(subscription) if isinstance(subscription, int) else None
+            if exchange is not None:
+                exchange.touched = self._clock()
+                exchange.emit(splice(message.raw, [(span, exchange.message.id_raw)]))
+            return
+        if exchange is not None:
+            exchange.touched = self._clock()
+            if message.kind == "notification" and message.method != "notifications/cancelled":
+                exchange.emit(message.raw)
+                return
+        self._owner.from_server(self, message, exchange)
+
+    def failed(self, number: int, why: str) -> None:
+        """Call ``number`` cannot be answered; ``why`` completes "server NAME is unavailable: …"."""
+        self.refused(number, unavailable(self.server, why))
+
+    def refused(self, number: int, error: RpcError) -> None:
+        """Call ``number`` ends with ``error``."""
+        exchange = self.calls.pop(number, None)
+        if exchange is not None:
+            exchange.fail(error)
+
+    def lost(self, why: str) -> None:
+        """The connection is gone: every call fails at once, and the owner learns of it."""
+        if self.closed:
+            return
+        self.closed = True
+        for number in list(self.calls):
+            self.failed(number, why)
+        self._owner.link_lost(self)
+
+    def close(self) -> None:
+        """End the link from our side. Calls in flight are abandoned in silence: their owner ends them."""
+        if not self.closed:
+            self.closed = True
+            self.calls.clear()
+            self.wire.close()
+
+    def expire(self, now: float, silence: float, longest: float) -> None:
+        """Fail what has been silent for ``silence`` seconds or has lasted ``longest``."""
+        for number, exchange in list(self.calls.items()):
+            patience = silence if exchange.patience is None else exchange.patience
+            if patience and (now - exchange.touched > patience or now - exchange.started > longest):
+                exchange.fail(
+                    UpstreamError(
+                        UPSTREAM_TIMEOUT,
+                        f"server {self.server} gave no sign of life for {patience:g} s (server.limits.request_timeout)"
+                        if now - exchange.touched > patience
+                        else f"server {self.server} took longer than {longest:g} s (server.limits.request_max_time)",
+                        reason="upstream_timeout",
+                    )
+                )
+                self.cancel(number, b'"timed out"')
+
+
+def unavailable(server: str, why: str) -> UpstreamError:
+    """The error for a server that cannot be reached or does not answer as it should."""
+    return UpstreamError(UPSTREAM_UNAVAILABLE, f"server {server} is unavailable: {why}", reason="upstream_unavailable")
+
+
+def _negotiated(message: Message) -> str | None:
+    span = message.spans["result"]
+    inner = message.inside(span, "result").get("protocolVersion")
+    value = None if inner is None else loads(message.raw[inner[0] : inner[1]])
+    return value if isinstance(value, str) else None
+
+
+def _renamed(message: Message, edits: list[tuple[Span, bytes]]) -> Message:
+    """``message`` with new bytes; its spans are not moved, since nobody looks inside it again."""
+    if message.kind == "result":
+        return Message(splice(message.raw, edits), "result", message.id, None, {})
+    return decode(splice(message.raw, edits))

@@ -1,0 +1,250 @@
+"""A legacy session: what one client has opened with ``initialize``, and its links to the servers behind us.
+
+Our session is never an upstream's session: ids, requests of servers and progress tokens are renumbered in both
+directions, so nothing a client says can reach another session's work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from mcptunnel.core.aggregate import Directory, to_many
+from mcptunnel.core.dispatch import to_one
+from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from mcptunnel.core.exchange import Exchange, Sink
+from mcptunnel.core.jsonrpc import Id, Message, error_reply, loads, splice
+from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.principal import Principal
+from mcptunnel.core.routing import Target
+
+__all__ = ["Session"]
+
+# Messages kept for a client that has no stream open for them; the oldest makes room.
+BACKLOG: Final = 100
+
+
+class _Asked:
+    """A request of a server that waits for the client's response."""
+
+    __slots__ = ("id_raw", "link", "sink", "token")
+
+    def __init__(self, link: Link, id_raw: bytes, token: bytes | None, sink: Sink | None) -> None:
+        self.link: Final = link
+        self.id_raw: Final = id_raw
+        self.token: Final = token
+        self.sink: Final = sink
+
+
+class Session:
+    """One client's legacy session.
+
+    Attributes:
+        id: What the client shows; unguessable.
+        principal: Whose session it is; nobody else may use it.
+        target: What it sees.
+        links: Open links by server name.
+        active: Requests of the client that are not answered yet, by the client's id.
+        used: When the client was last heard, on the daemon's clock.
+        closed: True once it has ended.
+    """
+
+    def __init__(
+        self,
+        id_: str,
+        principal: Principal,
+        target: Target,
+        upstreams: Mapping[str, Upstream],
+        identity: dict[str, str],
+        clock: Callable[[], float],
+        on_close: Callable[[Session], None],
+    ) -> None:
+        self.id: Final = id_
+        self.principal: Final = principal
+        self.target: Final = target
+        self.links: Final[dict[str, Link]] = {}
+        self.active: Final[dict[Id, Exchange]] = {}
+        self.used = clock()
+        self.closed = False
+        self._upstreams: Final = upstreams
+        self._identity: Final = identity
+        self._clock: Final = clock
+        self._on_close: Final = on_close
+        self._directory: Final = Directory()
+        self._asked: Final[dict[int, _Asked]] = {}
+        self._next = 1
+        self._standing: Sink | None = None
+        self._backlog: Final[deque[bytes]] = deque(maxlen=BACKLOG)
+
+    def __repr__(self) -> str:
+        return f"<Session of {self.principal.name} {len(self.active)} active>"
+
+    # --- from the client
+
+    def request(self, exchange: Exchange) -> None:
+        """A request of the client. It is answered through its sink, refusals included."""
+        self.used = self._clock()
+        id_ = exchange.message.id
+        if id_ is None or id_ in self.active:
+            exchange.fail(
+                RpcError(INVALID_REQUEST, "a request with this id is still in progress", reason="duplicate_id")
+            )
+            return
+        self.active[id_] = exchange
+        exchange.on_end(lambda _: self.active.pop(id_, None))
+        try:
+            if self.target.prefixed:
+                to_many(self, exchange, self.target, self._directory, self._identity)
+            else:
+                to_one(self, exchange, self.target)
+        except RpcError as e:
+            exchange.fail(e)
+
+    def notification(self, message: Message) -> None:
+        """A notification of the client.
+
+        Raises:
+            RpcError: Its params cannot be read.
+        """
+        self.used = self._clock()
+        if message.method == "notifications/cancelled":
+            exchange = self.active.get(message.param("requestId"))
+            if exchange is not None and exchange.message.method != "initialize":
+                span = message.params.get("reason")
+                exchange.abandon(None if span is None else message.raw[span[0] : span[1]])
+        elif message.method == "notifications/progress":
+            span = message.params.get("progressToken")
+            asked = None if span is None else self._asked.get(loads(message.raw[span[0] : span[1]]))
+            if span is not None and asked is not None and asked.token is not None:
+                asked.link.tell(splice(message.raw, [(span, asked.token)]))
+        else:
+            for link in self.links.values():
+                link.tell(message.raw)
+
+    def response(self, message: Message) -> None:
+        """The client's response to a request of a server. One that nobody asked for is dropped."""
+        self.used = self._clock()
+        asked = self._asked.pop(message.id, None) if isinstance(message.id, int) else None
+        if asked is not None:
+            asked.link.tell(message.with_id(asked.id_raw))
+
+    def attach(self, sink: Sink) -> bool:
+        """Take ``sink`` for messages that belong to no request. False when there is one already."""
+        if self._standing is not None:
+            return False
+        self._standing = sink
+        for link in self.links.values():
+            link.wire.listen()
+        while self._backlog and self._standing is sink:
+            sink.message(self._backlog.popleft())
+        return True
+
+    def detach(self, sink: Sink) -> None:
+        """``sink`` is gone."""
+        if self._standing is sink:
+            self._standing = None
+
+    # --- from the servers (Owner)
+
+    def link(self, server: str) -> Link:
+        """The link to ``server``, opened when there is none."""
+        link = self.links.get(server)
+        if link is None:
+            link = Link.open(self._upstreams[server], "legacy", self, self._clock)
+            if not link.closed:
+                self.links[server] = link
+        return link
+
+    def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
+        """A request, or a notification that belongs to no call."""
+        if message.method == "notifications/cancelled":
+            self._withdrawn(link, message)
+            return
+        if message.kind != "request":
+            self._say(message.raw)
+            return
+        if message.method == "ping":
+            # Ours to answer: it asks whether this connection lives.
+            link.tell(b'{"jsonrpc":"2.0","id":%b,"result":{}}' % message.id_raw)
+            return
+        number = self._next
+        self._next += 1
+        ours = b"%d" % number
+        edits = [(message.spans["id"], ours)]
+        token = message.meta().get("progressToken") if "_meta" in message.params else None
+        if token is not None:
+            edits.append((token, ours))
+        raw = splice(message.raw, edits)
+        exchange = exchange or self._likely_cause(link)
+        asked = _Asked(
+            link,
+            message.id_raw,
+            None if token is None else message.raw[token[0] : token[1]],
+            exchange.sink if exchange is not None else None,
+        )
+        self._asked[number] = asked
+        if exchange is not None:
+            exchange.on_end(lambda _: self._unanswered(number))
+            exchange.emit(raw)
+        else:
+            self._say(raw)
+
+    def link_lost(self, link: Link) -> None:
+        """A server's connection is gone. With its only server a session has nothing left."""
+        if self.links.get(link.server) is link:
+            del self.links[link.server]
+        for number in [n for n, asked in self._asked.items() if asked.link is link]:
+            del self._asked[number]
+        if not self.target.prefixed:
+            self.close()
+
+    def _withdrawn(self, link: Link, message: Message) -> None:
+        """A server no longer wants the answer to something it asked."""
+        span = message.params.get("requestId")
+        wanted = None if span is None else message.raw[span[0] : span[1]]
+        for number, asked in self._asked.items():
+            if span is not None and asked.link is link and asked.id_raw == wanted:
+                raw = splice(message.raw, [(span, b"%d" % number)])
+                if asked.sink is not None:
+                    asked.sink.message(raw)
+                else:
+                    self._say(raw)
+                del self._asked[number]
+                return
+
+    def _unanswered(self, number: int) -> None:
+        """The stream on which request ``number`` went out has ended: if nobody answers, the server must not wait."""
+        asked = self._asked.get(number)
+        if asked is not None and self._standing is None and not self.closed:
+            del self._asked[number]
+            error = RpcError(METHOD_NOT_FOUND, "the client left without an answer", reason="client_left")
+            asked.link.tell(error_reply(error, asked.id_raw))
+
+    def _likely_cause(self, link: Link) -> Exchange | None:
+        """The call a server's request belongs to, on transports that do not say: the latest one in progress."""
+        calls = [exchange for exchange in link.calls.values() if not exchange.done]
+        if len(calls) > 1 and self._standing is not None:
+            return None
+        return calls[-1] if calls else None
+
+    def _say(self, raw: bytes) -> None:
+        if self._standing is not None:
+            self._standing.message(raw)
+        else:
+            self._backlog.append(raw)
+
+    # --- the end
+
+    def close(self) -> None:
+        """End the session: what is in progress is abandoned, upstream sessions are ended."""
+        if self.closed:
+            return
+        self.closed = True
+        error = RpcError(INVALID_REQUEST, "the session has ended", reason="session_ended", status=404)
+        for exchange in list(self.active.values()):
+            exchange.fail(error)
+        for link in list(self.links.values()):
+            link.close()
+        self.links.clear()
+        self._on_close(self)
