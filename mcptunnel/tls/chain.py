@@ -1,0 +1,117 @@
+"""Checks on a certificate chain and what is to be known of it. Each check yields what is wrong, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from mcptunnel.core.certificates import Facts
+from mcptunnel.tls.pem import PublicKey, weakness
+
+__all__ = ["check_leaf", "check_life", "check_links", "describe", "facts_of"]
+
+# Certificate authorities date certificates back by an hour and more; our own clock may still run behind theirs.
+_CLOCK_SKEW: Final = 300.0
+
+
+def check_life(facts: Sequence[Facts], now: float) -> Iterator[str]:
+    """Every certificate is within its life at ``now``, seconds since the epoch."""
+    for position, fact in enumerate(facts, 1):
+        if now >= fact.not_after:
+            yield f"certificate {position} ({fact.subject}) expired {_days(now - fact.not_after)} ago; renew it"
+        elif now + _CLOCK_SKEW < fact.not_before:
+            yield f"certificate {position} ({fact.subject}) becomes valid in {_days(fact.not_before - now)} only"
+
+
+def check_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
+    """Each certificate was issued by the next (RFC 8446 §4.4.2 lets servers be lax; clients are not)."""
+    for position, (certificate, issuer) in enumerate(pairwise(chain), 1):
+        if _issued(certificate, issuer):
+            continue
+        elsewhere = next(
+            (at for at, other in enumerate(chain, 1) if other is not certificate and _issued(certificate, other)), None
+        )
+        fix = (
+            f"its issuer is certificate {elsewhere}: order them leaf first, each followed by its issuer"
+            if elsewhere is not None
+            else f"put its issuer ({certificate.issuer.rfc4514_string()}) there, or remove what does not belong"
+        )
+        yield (
+            f"certificate {position + 1} ({describe(issuer)}) did not issue certificate {position} "
+            f"({describe(certificate)}); {fix}"
+        )
+
+
+def check_leaf(chain: Sequence[x509.Certificate]) -> Iterator[str]:
+    """The first certificate has a usable key, names, and asks for nothing that is not offered."""
+    if not chain:
+        return
+    leaf = chain[0]
+    key = leaf.public_key()
+    if not isinstance(key, PublicKey):
+        yield f"certificate 1 ({describe(leaf)}) has a key of a kind that cannot be served; use EC, RSA or Ed25519"
+        return
+    yield from (f"certificate 1 ({describe(leaf)}): {problem}" for problem in weakness(key))
+    try:
+        if not _names(leaf):
+            # RFC 9525 §2: the common name is no longer looked at by clients.
+            yield f"certificate 1 ({describe(leaf)}) has no DNS name or address in its subject alternative name"
+        if x509.TLSFeatureType.status_request in leaf.extensions.get_extension_for_class(x509.TLSFeature).value:
+            yield f"certificate 1 ({describe(leaf)}) demands OCSP stapling (must-staple), which is not offered"
+    except x509.ExtensionNotFound:
+        pass
+    except ValueError as error:
+        yield f"certificate 1 ({describe(leaf)}) has an extension that cannot be parsed: {error}"
+
+
+def facts_of(file: str, index: int, certificate: x509.Certificate) -> Facts:
+    """The facts of the certificate at ``index`` of the chain in ``file``."""
+    try:
+        names = _names(certificate)
+    except ValueError:
+        names = ()
+    return Facts(
+        file=file,
+        role="intermediate" if index else "leaf",
+        subject=describe(certificate),
+        issuer=certificate.issuer.rfc4514_string(),
+        serial=f"{certificate.serial_number:x}",
+        names=names,
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def describe(certificate: x509.Certificate) -> str:
+    """The subject, or the serial number of a certificate without one."""
+    return certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """DNS names and addresses of the subject alternative name.
+
+    Raises:
+        ValueError: An extension cannot be parsed.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    dns = (name.lower() for name in names.get_values_for_type(x509.DNSName))
+    return (*dns, *map(str, names.get_values_for_type(x509.IPAddress)))
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86_400:.0f} days" if seconds >= 2 * 86_400 else f"{seconds / 3_600:.0f} hours"

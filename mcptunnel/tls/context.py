@@ -1,0 +1,161 @@
+"""One certificate and one policy become one OpenSSL context. Nothing else in the daemon builds a server context.
+
+A context is built fresh for every generation of certificates and never changed afterwards: pyOpenSSL refuses that as
+soon as the first connection has used it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from OpenSSL import SSL, crypto
+
+from mcptunnel.core.errors import CertificateError
+from mcptunnel.tls.material import Material
+from mcptunnel.tls.policy import Policy
+
+__all__ = ["build", "rehearse", "set_groups"]
+
+# Compression leaks secrets by length (CRIME). Tickets and sessions save about 1 ms of a handshake and cost a class of
+# attacks: a session of one virtual host resumed under the name of another (CVE-2025-23419).
+_OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET
+
+_VERIFY: Final = {
+    "none": SSL.VERIFY_NONE,
+    "optional": SSL.VERIFY_PEER,
+    "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+}
+
+
+def build(material: Material, policy: Policy) -> SSL.Context:
+    """A server context that presents ``material`` under ``policy``.
+
+    Raises:
+        CertificateError: OpenSSL does not take the certificate, the key or the suites.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION if policy.offers_tls12 else SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION if policy.offers_tls13 else SSL.TLS1_2_VERSION)
+    context.set_options(_OPTIONS)
+    # An idle connection gives its two record buffers back: tens of KiB for each of many thousand open streams.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    try:
+        if policy.offers_tls12:
+            context.set_cipher_list(":".join(policy.suites.tls12).encode("ascii"))
+        if policy.offers_tls13:
+            context.set_tls13_ciphersuites(":".join(policy.suites.tls13).encode("ascii"))
+        context.use_certificate(material.chain[0])
+        for certificate in material.chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(material.key)
+        context.check_privatekey()
+    except SSL.Error as error:
+        raise CertificateError(f"{material.file}: OpenSSL refuses it: {cause(error)}") from error
+    set_groups(context, policy.groups)
+    context.set_alpn_select_callback(_select(policy.alpn))
+    _ask_for_client_certificate(context, policy)
+    return context
+
+
+def set_groups(context: SSL.Context, groups: Sequence[str]) -> bool:
+    """Offer these key exchange groups only. The one place that reaches below pyOpenSSL, which has no API for it.
+
+    Groups that this OpenSSL lacks (X25519MLKEM768 before 3.5) are left out from the left.
+
+    Returns:
+        False when nothing could be set, and the library's own list holds.
+    """
+    library = cast(Any, SSL)._lib
+    setter = getattr(library, "SSL_CTX_set1_curves_list", None)
+    while setter is not None and groups:
+        if setter(cast(Any, context)._context, ":".join(groups).encode("ascii")) == 1:
+            return True
+        library.ERR_clear_error()
+        groups = groups[1:]
+    return False
+
+
+def rehearse(context: SSL.Context, material: Material, policy: Policy) -> None:
+    """Shake hands with ourselves in memory, once per version: what no client can use is found before clients find it.
+
+    Raises:
+        CertificateError: A handshake fails, such as when no configured suite goes with the kind of key.
+    """
+    versions = {
+        "TLS 1.2": (policy.offers_tls12, SSL.TLS1_2_VERSION),
+        "TLS 1.3": (policy.offers_tls13, SSL.TLS1_3_VERSION),
+    }
+    for name, (offered, version) in versions.items():
+        if not offered:
+            continue
+        try:
+            complete = _handshake(context, version)
+            why = "it does not come to an end"
+        except SSL.Error as error:
+            complete, why = False, cause(error)
+        if not complete:
+            raise CertificateError(
+                f"{material.file}: no {name} handshake is possible with this certificate and server.tls.cipher_suites: "
+                f"{why}; name a suite that goes with its {material.kind} key, or leave {name} out"
+            )
+
+
+def cause(error: BaseException) -> str:
+    """The reasons in OpenSSL's error queue, in its own words, or the text of any other exception."""
+    queue = error.args[0] if error.args else None
+    if isinstance(queue, list) and queue:
+        return ", ".join(str(entry[-1]) for entry in queue)
+    return str(error) or type(error).__name__
+
+
+def _handshake(context: SSL.Context, version: int) -> bool:
+    """Whether a client that speaks ``version`` only, and takes any certificate, gets through."""
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    server.set_verify(SSL.VERIFY_NONE, None)
+    theirs = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    theirs.set_min_proto_version(version)
+    theirs.set_max_proto_version(version)
+    client = SSL.Connection(theirs, None)
+    client.set_connect_state()
+    # Four rounds are more than the longest handshake takes (TLS 1.3 after a HelloRetryRequest).
+    return any(_step(client, server) & _step(server, client) for _ in range(4))
+
+
+def _step(side: SSL.Connection, other: SSL.Connection) -> bool:
+    """Let one side do what it can and hand its bytes over; True once it is done."""
+    try:
+        side.do_handshake()
+        done = True
+    except SSL.WantReadError:
+        done = False
+    with contextlib.suppress(SSL.WantReadError):
+        other.bio_write(side.bio_read(65_536))
+    return done
+
+
+def _select(ours: Sequence[bytes]) -> Any:
+    def select(connection: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+        for protocol in ours:
+            if protocol in offered:
+                return protocol
+        # RFC 7301 §3.2: the server SHALL send no_application_protocol. pyOpenSSL does so when the callback raises
+        # SSL.Error; its documented NO_OVERLAPPING_PROTOCOLS would go on without a protocol.
+        raise SSL.Error([("ALPN", "", "no application protocol in common")])
+
+    return select
+
+
+def _ask_for_client_certificate(context: SSL.Context, policy: Policy) -> None:
+    context.set_verify(_VERIFY[policy.client_auth], None)
+    if policy.client_auth == "none":
+        return
+    store = context.get_cert_store()
+    assert store is not None
+    for certificate in policy.client_cas:
+        store.add_cert(crypto.X509.from_cryptography(certificate))
+        # Tells the client which authorities we accept, so that it can pick the right one of its certificates.
+        context.add_client_ca(certificate)
