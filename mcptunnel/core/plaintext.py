@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mcptunnel.core.addresses import peer_address
 from mcptunnel.core.errors import RequestError
@@ -75,7 +75,7 @@ class HttpsPolicy:
     """
 
     public: str | None = None
-    hosts: HostPolicy = HostPolicy()
+    hosts: HostPolicy = field(factory=HostPolicy)
 
     @classmethod
     def from_config(cls, public_url: str | None, hosts: HostPolicy) -> HttpsPolicy:
@@ -115,7 +115,8 @@ def require_https(policy: HttpsPolicy) -> Decide:
         )
         if harmless and place is not None and path is not None:
             return Redirect(location=b"https://" + place.encode("ascii") + path)
-        use = f"use https://{place}/" if place is not None else "use https on this same port"
+        where = (path or b"/").partition(b"?")[0].decode("ascii")
+        use = f"use https://{place}{where}" if place is not None else "use https on this same port"
         if harmless:
             return RequestError(403, "https_required", f"plaintext is not served to this peer; {use}")
         return RequestError(

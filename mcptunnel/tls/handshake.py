@@ -1,0 +1,41 @@
+"""What stands behind the TLS layer until the handshake is over, and then makes way for the HTTP channel.
+
+A client that never completes a handshake costs no channel, and its failure is told to one who can say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["Handshake"]
+
+
+@implementer(IHandshakeListener)
+class Handshake(Protocol):
+    """Waits for one handshake.
+
+    Args:
+        completed: Called once with the TLS layer when the handshake is complete.
+        failed: Called once with the reason when it is never going to be.
+    """
+
+    def __init__(
+        self, completed: Callable[[TLSMemoryBIOProtocol], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._completed = completed
+        self._failed = failed
+
+    def handshakeCompleted(self) -> None:
+        tls: Any = self.transport
+        self._completed(tls)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert reason.value is not None
+        self._failed(reason.value)
