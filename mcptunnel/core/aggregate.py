@@ -83,7 +83,7 @@ def _fan_out(
     ask: Callable[[str, Callable[[Any], None]], None],
     merge: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Run ``ask(server, settle)`` for each server, then ``merge`` what they settled with (an RpcError for a failure)."""
+    """Run ``ask(server, settle)`` for each server, then ``merge`` what they settled with (RpcError: a failure)."""
     answers: dict[str, Any] = {}
 
     def settled(server: str, answer: Any) -> None:

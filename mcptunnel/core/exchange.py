@@ -82,6 +82,7 @@ class Exchange:
     started: float = 0.0
     touched: float = 0.0
     done: bool = False
+    _paused: bool = False
     _ended: list[Callable[[Exchange], None]] = field(factory=list)
 
     def on_end(self, callback: Callable[[Exchange], None]) -> None:
@@ -128,8 +129,21 @@ class Exchange:
         if call is not None:
             call.cancel(reason)
 
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if self.call is not None and not self.done and not self._paused:
+            self._paused = True
+            self.call.pause()
+
+    def resume(self) -> None:
+        """The client has caught up, or nothing more will come for it."""
+        if self.call is not None and self._paused:
+            self._paused = False
+            self.call.resume()
+
     def _end(self) -> None:
         self.done = True
+        self.resume()
         for callback in self._ended:
             callback(self)
 

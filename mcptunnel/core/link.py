@@ -102,6 +102,7 @@ class Link:
         self.version: str | None = None
         self.calls: Final[dict[int, Exchange]] = {}
         self.closed = False
+        self._why = "the connection to it is closed"
         self._owner: Final = owner
         self._clock: Final = clock
         self._next = 1
@@ -117,7 +118,7 @@ class Link:
         """Send a client's request under a number of ours."""
         exchange.record.upstream = self.server
         if self.closed:
-            exchange.fail(unavailable(self.server, "the connection to it is closed"))
+            exchange.fail(unavailable(self.server, self._why))
             return
         message = exchange.message
         number = self._next
@@ -226,6 +227,7 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        self._why = why
         for number in list(self.calls):
             self.failed(number, why)
         self._owner.link_lost(self)

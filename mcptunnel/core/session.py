@@ -92,7 +92,7 @@ class Session:
             )
             return
         self.active[id_] = exchange
-        exchange.on_end(lambda _: self.active.pop(id_, None))
+        exchange.on_end(lambda _: self._ended(id_))
         try:
             if self.target.prefixed:
                 to_many(self, exchange, self.target, self._directory, self._identity)
@@ -100,6 +100,9 @@ class Session:
                 to_one(self, exchange, self.target)
         except RpcError as e:
             exchange.fail(e)
+
+    def _ended(self, id_: Id) -> None:
+        self.active.pop(id_, None)
 
     def notification(self, message: Message) -> None:
         """A notification of the client.

@@ -1,0 +1,92 @@
+"""The warden: ends the process groups of a daemon that has died without doing so.
+
+It runs as a process of its own (``python -I -S warden.py MARKER``), so it imports little and nothing of the package.
+On its standard input the daemon writes ``+PID`` for each child it starts and ``-PID`` for each that is gone. When the
+input closes, the daemon is gone, and so must be what is left: SIGTERM, two seconds, SIGKILL.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+MARKER = "MCPTUNNEL_CHILD_OF"
+GRACE_SECONDS = 2.0
+
+
+def signal_group(pid: int, number: int) -> bool:
+    """Send signal ``number`` to process group ``pid``. False when there is no such group."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def end_marked(pid: int, marker: str, number: int) -> None:
+    """Send ``number`` to what a child that has ended left behind.
+
+    Where the system shows environments, only to processes that carry ``marker``: the number of an empty group may
+    belong to somebody else by now. Elsewhere to the group.
+    """
+    if os.path.isdir("/proc/self"):
+        for left in marked(marker):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(left, number)
+    else:
+        signal_group(pid, number)
+
+
+def marked(marker: str) -> list[int]:
+    """The processes whose marker begins with ``marker``. Linux only; empty elsewhere."""
+    wanted = f"{MARKER}={marker}".encode()
+    found = []
+    try:
+        entries = os.listdir("/proc")
+    except OSError:
+        return []
+    for entry in entries:
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as f:
+                    if any(variable.startswith(wanted) for variable in f.read().split(b"\0")):
+                        found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def _end(groups: set[int], marker: str, number: int) -> bool:
+    """Signal whatever is left. False when nothing is."""
+    left = any([signal_group(pid, number) for pid in groups])
+    for pid in marked(marker):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            left = True
+    return left
+
+
+def main(marker: str) -> None:
+    """Read births and deaths until the input closes, then end what is left."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    groups: set[int] = set()
+    for line in sys.stdin:
+        change, pid = line[:1], int(line[1:])
+        if change == "+":
+            groups.add(pid)
+        else:
+            groups.discard(pid)
+    if not _end(groups, marker, signal.SIGTERM):
+        return
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        if not _end(groups, marker, 0):
+            return
+    _end(groups, marker, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
