@@ -3,6 +3,7 @@
     TunnelError
     ├── ConfigError                 a configuration that is refused, with all its findings
     ├── CertificateError            a certificate or key that may not be served
+    ├── ListenError                 an address that cannot be listened on
     └── RequestError                a request that is refused; carries the HTTP status and a reason label
         ├── ForwardedError       forwarded headers that cannot be believed (400, 421)
         └── RpcError                refused after it was understood as JSON-RPC; carries the JSON-RPC code
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "Finding",
     "ForwardedError",
+    "ListenError",
     "RequestError",
     "RpcError",
     "TunnelError",
@@ -104,6 +106,10 @@ class ConfigError(TunnelError):
 
 class CertificateError(TunnelError):
     """A certificate, key or CA file may not be used. The message names the file and the reason."""
+
+
+class ListenError(TunnelError):
+    """An address cannot be listened on. The message names it and the reason."""
 
 
 class RequestError(TunnelError):
