@@ -1,4 +1,4 @@
-"""From the configuration to the two pure judges of where a request comes from; the daemon and ``explain`` share them."""
+"""From the configuration to the two pure judges of where a request comes from, for the daemon and for ``explain``."""
 
 from __future__ import annotations
 
