@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from io import StringIO
 from typing import Any
@@ -11,7 +12,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.cli import explain, main
-from mcptunnel.config.schema import Config, ForwardedConfig, SecurityConfig, ServerConfig, TlsConfig
+from mcptunnel.config.schema import Config, ForwardedConfig, SecurityConfig, ServerConfig, TlsConfig, TlsMode
 from mcptunnel.test.core.test_forwarded import VECTORS
 
 TRUSTING = Config(server=ServerConfig(tls=TlsConfig(trusted_proxies=("10.0.0.0/8",))))
@@ -145,13 +146,14 @@ class TextTests(ExplainTestCase):
 
     def test_a_connection_that_never_becomes_a_request_is_said_to_be_refused(self):
         """By the mode's table, for this peer."""
-        for mode, peer, tls, words in (
+        table: tuple[tuple[TlsMode, str, bool, str], ...] = (
             ("behind_proxy", "8.8.8.8", False, "refused with 403"),
             ("behind_proxy", "10.0.0.5", True, "closed"),
             ("auto", "8.8.8.8", False, "refused with a redirect"),
             ("auto", "8.8.8.8", True, "served as TLS"),
             ("application", "10.0.0.5", False, "refused with 400"),
-        ):
+        )
+        for mode, peer, tls, words in table:
             server = evolve(TRUSTING.server, tls=evolve(TRUSTING.server.tls, mode=mode))
             text = self.explain("--peer", peer, *(["--tls"] if tls else []), config=evolve(TRUSTING, server=server))
             self.assertTrue(text.startswith(f"connection  {words}"), text)
@@ -160,11 +162,11 @@ class TextTests(ExplainTestCase):
         """https://no-color.org"""
         argv = ("--peer", "10.0.0.5")
         for variable in ("NO_COLOR", "TERM"):
-            self.patch(explain.os, "environ", {variable: ""})
+            self.patch(os, "environ", {variable: ""})
             self.assertIn("\x1b[32m", self.explain(*argv, out=Terminal()))
-        self.patch(explain.os, "environ", {"NO_COLOR": "1"})
+        self.patch(os, "environ", {"NO_COLOR": "1"})
         self.assertNotIn("\x1b", self.explain(*argv, out=Terminal()))
-        self.patch(explain.os, "environ", {})
+        self.patch(os, "environ", {})
         self.assertNotIn("\x1b", self.explain(*argv))
 
 

@@ -67,12 +67,13 @@ class ClassifyTests(SynchronousTestCase):
 class DecideTests(SynchronousTestCase):
     def test_the_table_of_modes(self):
         """Plaintext from untrusted and trusted peers, and TLS from either."""
-        for mode, untrusted, trusted, tls in (
+        table: tuple[tuple[Mode, Action, Action, Action], ...] = (
             ("disabled", Action.SERVE_PLAIN, Action.SERVE_PLAIN, Action.CLOSE),
             ("application", Action.REFUSE_BAD_REQUEST, Action.REFUSE_BAD_REQUEST, Action.SERVE_TLS),
             ("behind_proxy", Action.REFUSE_NOT_PROXY, Action.SERVE_PLAIN, Action.CLOSE),
             ("auto", Action.REFUSE_INSECURE, Action.SERVE_PLAIN, Action.SERVE_TLS),
-        ):
+        )
+        for mode, untrusted, trusted, tls in table:
             self.assertEqual(decide(mode, Kind.HTTP, False), untrusted)
             self.assertEqual(decide(mode, Kind.HTTP, True), trusted)
             self.assertEqual(decide(mode, Kind.TLS, False), tls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def with_checksum(block: bytes, *, family: int = 0x11, after: bytes = b"") -> by
 V1_LONGEST = b"PROXY UNKNOWN " + b" ".join([b"ffff:" * 7 + b"ffff"] * 2 + [b"65535"] * 2) + b"\r\n"
 
 V4 = {"source": "203.0.113.7", "source_port": 4711, "destination": "10.0.0.1", "destination_port": 443}
-VALID = [
+VALID: list[tuple[bytes, dict[str, Any]]] = [
     (b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n", V4),
     (
         b"PROXY TCP6 2001:DB8::9 fd00::1 0 65535\r\n",
