@@ -7,7 +7,8 @@ on its first day. The redirect's host is one that the configuration names, never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ __all__ = ["Decide", "Decision", "HttpsPolicy", "PlainRequest", "Redirect", "beh
 _CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"mcp-session-id", b"x-api-key"})
 # RFC 6750 §2.3: a bearer token may also travel in the query.
 _QUERY_CREDENTIAL: Final = b"access_token="
+# Neither dot segments nor percent-encoding: nothing that could be read as another path.
+_HEALTH: Final = re.compile(rb"/health(?:/[a-z]+)?")
 
 
 @frozen(kw_only=True)
@@ -43,13 +46,6 @@ class PlainRequest:
     host: bytes = b""
     headers: frozenset[bytes] = frozenset()
     peer: str = ""
-
-    @classmethod
-    def of(cls, method: bytes, target: bytes, host: bytes | None, names: Iterable[bytes], peer: str) -> PlainRequest:
-        """From a request's method, target, Host, header names in any case, and peer."""
-        return cls(
-            method=method, target=target, host=host or b"", headers=frozenset(map(bytes.lower, names)), peer=peer
-        )
 
 
 @frozen(kw_only=True)
@@ -137,8 +133,12 @@ def behind_proxy(loopback_health: bool) -> Decide:
 
     def decide(request: PlainRequest) -> Decision:
         path = request.target.partition(b"?")[0]
-        health = path == b"/health" or (path.startswith(b"/health/") and b".." not in path)
-        if loopback_health and health and request.method in (b"GET", b"HEAD") and _is_loopback(request.peer):
+        if (
+            loopback_health
+            and _HEALTH.fullmatch(path)
+            and request.method in (b"GET", b"HEAD")
+            and _is_loopback(request.peer)
+        ):
             return None
         return RequestError(
             403,

@@ -1,0 +1,102 @@
+"""Tests for mcptunnel.core.certificates."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcptunnel.core.certificates import DAY, Facts, Thresholds, Verdict, covers, judge, wildcard_of
+
+
+def facts(life: float = 90 * DAY, *names: str) -> Facts:
+    """A certificate whose life begins at 0."""
+    return Facts(
+        file="a.pem",
+        role="leaf",
+        subject="CN=a",
+        issuer="CN=b",
+        serial="1",
+        names=names,
+        not_before=0.0,
+        not_after=life,
+    )
+
+
+class JudgeTests(SynchronousTestCase):
+    """The verdict follows from the remaining life alone."""
+
+    def assert_verdict(self, remaining: float, verdict: Verdict, life: float = 365 * DAY) -> None:
+        self.assertEqual(judge(facts(life), life - remaining, Thresholds()), verdict, f"{remaining / DAY} days left")
+
+    def test_thresholds_of_a_long_life_are_the_configured_ones(self) -> None:
+        """With a year to live, 30 and 7 days decide, to the second."""
+        self.assert_verdict(30 * DAY, "ok")
+        self.assert_verdict(30 * DAY - 1, "warning")
+        self.assert_verdict(7 * DAY, "warning")
+        self.assert_verdict(7 * DAY - 1, "critical")
+        self.assert_verdict(1, "critical")
+
+    def test_it_has_expired_at_the_last_second(self) -> None:
+        """notAfter itself is the end."""
+        self.assert_verdict(0, "expired")
+        self.assert_verdict(-DAY, "expired")
+
+    def test_before_its_life_it_is_not_yet_valid(self) -> None:
+        """notBefore itself is the beginning."""
+        self.assertEqual(judge(facts(), -1.0, Thresholds()), "not_yet_valid")
+        self.assertEqual(judge(facts(), 0.0, Thresholds()), "ok")
+
+    def test_a_six_day_certificate_is_judged_by_its_own_life(self) -> None:
+        """Otherwise it would be critical from the day it is issued."""
+        life = 6 * DAY
+        self.assert_verdict(life, "ok", life)
+        self.assert_verdict(life / 4, "ok", life)
+        self.assert_verdict(life / 4 - 1, "warning", life)
+        self.assert_verdict(life / 10 - 1, "critical", life)
+
+    def test_a_45_day_certificate_is_not_warned_about_for_two_thirds_of_its_life(self) -> None:
+        """A quarter of 45 days counts instead of 30."""
+        self.assert_verdict(15 * DAY, "ok", 45 * DAY)
+        self.assert_verdict(11 * DAY, "warning", 45 * DAY)
+
+    def test_configured_thresholds_count(self) -> None:
+        """An operator who wants to hear of it later does."""
+        late = Thresholds(warning=2 * DAY, critical=DAY)
+        self.assertEqual(judge(facts(), 90 * DAY - 3 * DAY, late), "ok")
+        self.assertEqual(judge(facts(), 90 * DAY - 1.5 * DAY, late), "warning")
+        self.assertEqual(judge(facts(), 90 * DAY - 0.5 * DAY, late), "critical")
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.floats(1, 1e9), st.floats(-1e9, 2e9), st.floats(0, 1e8))
+    def test_a_verdict_never_improves_with_time(self, life: float, now: float, later: float) -> None:
+        """Once valid, a certificate only gets worse."""
+        order = ["ok", "warning", "critical", "expired"]
+        first, second = (judge(facts(life), moment, Thresholds()) for moment in (now, now + later))
+        if first != "not_yet_valid":
+            self.assertLessEqual(order.index(first), order.index(second))
+
+
+class CoverTests(SynchronousTestCase):
+    """Names as clients compare them (RFC 9525)."""
+
+    def test_exact_names_and_addresses(self) -> None:
+        """Case, a final dot and brackets do not count."""
+        leaf = facts(DAY, "mcp.example.com", "127.0.0.1", "::1")
+        for host in ("mcp.example.com", "MCP.Example.com", "mcp.example.com.", "127.0.0.1", "::1", "[::1]", "0:0::1"):
+            self.assertTrue(covers(leaf, host), host)
+        for host in ("example.com", "a.mcp.example.com", "127.0.0.2", "", "::2"):
+            self.assertFalse(covers(leaf, host), host)
+
+    def test_a_wildcard_stands_for_one_label(self) -> None:
+        """Neither for none nor for two."""
+        leaf = facts(DAY, "*.example.com")
+        self.assertTrue(covers(leaf, "a.example.com"))
+        self.assertFalse(covers(leaf, "example.com"))
+        self.assertFalse(covers(leaf, "a.b.example.com"))
+
+    def test_no_wildcard_stands_for_a_name_under_a_top_level_domain(self) -> None:
+        """``*.com`` is nobody's."""
+        self.assertIsNone(wildcard_of("example.com"))
+        self.assertIsNone(wildcard_of("localhost"))
+        self.assertEqual(wildcard_of("a.example.com"), "*.example.com")
