@@ -213,6 +213,8 @@ class BuildTests(SynchronousTestCase):
             }.items():
                 self.assertEqual(policy.host_allowed(host), allowed, (bound, host))
             self.assertFalse(policy.origin_allowed("http://192.0.2.1"))
+            listed = HostPolicy.build(bound_host=bound, allowed_hosts=["a.test"])
+            self.assertFalse(listed.host_allowed("192.0.2.1") or listed.host_allowed("localhost"))
         for bound, ours in {"192.0.2.1": "192.0.2.1:3000", "FD00::1": "[fd00::1]", "box.lan": "box.lan:3000"}.items():
             policy = HostPolicy.build(bound_host=bound)
             self.assertTrue(policy.host_allowed(ours) and policy.host_allowed("localhost"))
