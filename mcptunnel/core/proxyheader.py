@@ -171,7 +171,7 @@ def _check_tlvs(header: bytes, position: int) -> None:
 
 
 def _checksum_holds(header: bytes, start: int, size: int) -> bool:
-    """§2.2.3: computed over the whole header with the checksum's own bytes set to zero; four of them, or it cannot hold."""
+    """§2.2.3: computed over the whole header with the checksum's own bytes, four of them, set to zero."""
     cleared = header[:start] + bytes(size) + header[start + size :]
     return _crc32c(cleared).to_bytes(4, "big") == header[start : start + size]
 
