@@ -106,12 +106,14 @@ def _check_trust(server: ServerConfig, report: Report) -> None:
         if rule in trust.everybody and not tls.trust_any_peer:
             report.error(
                 key,
-                "trusts everybody, so any client could claim any address; list the networks of the proxies, "
+                f"{report.shown(key, rule)} trusts everybody, so any client could claim any address; list the networks of the proxies, "
                 "or write trust_any_peer: true if nobody else can reach this port",
             )
         elif rule in trust.wide:
             report.warn(
-                key, "is a wide network, and every host in it can claim any client address; list only the proxies"
+                key,
+                f"{report.shown(key, rule)} is a wide network, and every host in it can claim any client address; "
+                "list only the proxies",
             )
     if report.sound(_MODE, f"{_TLS}.behind_proxy", "server.proxy_protocol", "server.host"):
         _check_somebody_trusted(server, report)
@@ -201,9 +203,8 @@ def _check_tokens(auth: AuthConfig, report: Report) -> None:
         if token.allow == ():
             report.warn(f"{key}.allow", "the empty list allows nothing; remove allow to allow everything")
         if token.name in names:
-            report.error(
-                f"{key}.name", f"the name is used already, at {report.place(names[token.name])}; choose another"
-            )
+            shown, first = report.shown(f"{key}.name", token.name), report.place(names[token.name])
+            report.error(f"{key}.name", f"{shown} is used already, at {first}; choose another name")
         names.setdefault(token.name, f"{key}.name")
     if report.sound("auth.tokens"):
         check_same(auth.tokens, report, files=False)
@@ -214,7 +215,8 @@ def _check_open_door(config: Config, report: Report) -> None:
     server, auth = config.server, config.auth
     exposed = any(entry.enabled for entry in config.servers.values())
     local = is_loopback(server.host) or server.host.startswith("systemd:")
-    shown = "server.host" if "server.host" in report.given else "server"
+    bound = report.place("server.host")
+    place = report.place("auth") if "auth" in report.places else bound
     if auth.anonymous:
         if exposed and not local:
             report.warn("auth.anonymous", "whoever reaches this address may use every server without a credential")
@@ -224,26 +226,35 @@ def _check_open_door(config: Config, report: Report) -> None:
         if exposed:
             report.error(
                 "auth",
-                f"other machines can reach server.host ({report.place(shown)}), there are servers to use, and no "
+                f"other machines can reach server.host ({bound}), there are servers to use, and no "
                 "credential is asked for; add auth.tokens, or write auth.anonymous: true to let everybody in, "
                 "or server.host: 127.0.0.1",
+                place,
             )
         else:
             report.warn(
                 "auth",
                 "no credential is configured: as soon as mcpServers names a server, this address needs auth.tokens "
                 "or auth.anonymous: true",
+                place,
             )
+    elif not auth.tokens and exposed and server.host.startswith("systemd:"):
+        report.warn(
+            "auth",
+            "no credential is asked for on the socket that systemd passes; make sure that only this machine reaches "
+            "it, or add auth.tokens",
+            place,
+        )
     elif not auth.tokens and exposed and server.tls.trusted_proxies:
         report.warn(
             "auth",
             "clients that arrive through the trusted proxies are let in without a credential, wherever they are; "
             "add auth.tokens, or write auth.anonymous: true to say that this is meant",
+            place,
         )
     if not local and server.tls.mode == "disabled" and not server.tls.trusted_proxies:
-        report.warn(
-            _MODE if _MODE in report.given else shown, "TLS is disabled: everything, tokens too, travels in the clear"
-        )
+        key = _MODE if _MODE in report.given else "server.host"
+        report.warn(key, "TLS is disabled: everything, tokens too, travels in the clear")
 
 
 def _note_unused(config: Config, report: Report) -> None:

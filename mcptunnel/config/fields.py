@@ -89,6 +89,7 @@ def text_of(node: Node, at: At, expected: str, *, secret: bool = False) -> _Text
     if secret:
         return _Text(value=value, shown="the value", open=False)
     if value != node.text:
+        at.report.hidden.add(at.key)
         return _Text(value=value, shown=f"the value of {seen(node.text)}", open=False)
     return _Text(value=value, shown=seen(value), open=True)
 

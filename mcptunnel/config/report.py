@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import define, evolve, field, frozen
 
-from mcptunnel.config.positions import Place, step
+from mcptunnel.config.positions import Place, seen, step
 from mcptunnel.core.errors import ConfigError, Finding
 
 __all__ = ["At", "FileUse", "Report", "Scope"]
@@ -44,6 +44,7 @@ class Report:
         places: Where each key stands.
         given: Keys that have a value.
         refused: Keys whose value is wrong, or that are probably meant by an unknown key.
+        hidden: Keys whose value came out of a reference, and is not shown.
         files: Files that must exist when the daemon starts.
     """
 
@@ -53,6 +54,7 @@ class Report:
     places: dict[str, Place] = field(factory=dict)
     given: set[str] = field(factory=set)
     refused: set[str] = field(factory=set)
+    hidden: set[str] = field(factory=set)
     files: list[FileUse] = field(factory=list)
 
     def error(self, key: str, message: str, place: Place | None = None) -> None:
@@ -65,6 +67,10 @@ class Report:
         """Note something the operator should hear at every start."""
         place = place or self.place(key)
         self.warnings.append(Finding(file=place.file, line=place.line, key=key, message=message))
+
+    def shown(self, key: str, value: str) -> str:
+        """``value`` of ``key`` for a message, unless it came out of a reference."""
+        return "the value" if self.hidden & {key, _LAST_STEP.sub("", key)} else seen(value)
 
     def place(self, key: str) -> Place:
         """Where ``key`` stands, or the nearest key above it that is there."""

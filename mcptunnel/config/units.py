@@ -28,6 +28,7 @@ _BYTES: Final = {
     "mib": 2**20,
     "gib": 2**30,
 }
+_UNCLEAR: Final = {"k": ("KiB", "kB"), "m": ("MiB", "MB"), "g": ("GiB", "GB")}
 # Fifteen digits hold every sensible value, and keep a megabyte of digits away from the arithmetic.
 _NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 _PLAIN: Final = re.compile(_NUMBER, re.ASCII)
@@ -83,10 +84,11 @@ def parse_size(text: str) -> int:
     text = text.strip()
     part = _PART.fullmatch(text)
     unit = _BYTES.get(part[2].lower()) if part else 1
+    if part is not None and unit is None and part[2].lower() in _UNCLEAR:
+        number, (iec, si) = part[1], _UNCLEAR[part[2].lower()]
+        raise FormatError(f"is not a size; {_SIZE_HELP}", f"; did you mean {number}{iec} or {number}{si}?")
     if unit is None or (part is None and not _PLAIN.fullmatch(text)):
-        letter = part[2].lower() if part else ""
-        fix = f"; {part[1]}{letter.upper()}iB or {part[1]}{letter.replace('m', 'M').replace('g', 'G')}B" if part else ""
-        raise FormatError(f"is not a size; {_SIZE_HELP}", fix if letter in ("k", "m", "g") else "")
+        raise FormatError(f"is not a size; {_SIZE_HELP}")
     size = Fraction(part[1] if part else text) * unit
     if size.denominator != 1:
         raise FormatError("is not a whole number of bytes; write a whole number")
