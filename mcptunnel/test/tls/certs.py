@@ -30,6 +30,9 @@ KeyKind = Literal["p256", "p384", "p521", "k1", "rsa2048", "rsa1024", "ed25519",
 # A moment in 2027. Tests that compare with the machine's clock pass their own.
 NOW = 1_800_000_000.0
 DAY = 86_400.0
+# Valid whatever the machine's clock says, for what OpenSSL verifies: it looks at no other clock.
+LONG = {"since": -20 * 365 * DAY, "until": 50 * 365 * DAY}
+LONG_AGO = {"since": -20 * 365 * DAY, "until": -15 * 365 * DAY}
 
 
 def new_key(kind: KeyKind) -> Any:
@@ -95,11 +98,11 @@ class Authority:
     issued: Issued
 
     @classmethod
-    def root(cls, name: str = "Test Root", kind: KeyKind = "p256", now: float = NOW) -> Authority:
-        return cls(mint(name, kind=kind, ca=True, now=now))
+    def root(cls, name: str = "Test Root", kind: KeyKind = "p256") -> Authority:
+        return cls(mint(name, kind=kind, ca=True, **LONG))
 
-    def intermediate(self, name: str = "Test Intermediate", now: float = NOW, **others: Any) -> Authority:
-        return Authority(mint(name, ca=True, issuer=self.issued, now=now, **others))
+    def intermediate(self, name: str = "Test Intermediate", **others: Any) -> Authority:
+        return Authority(mint(name, ca=True, issuer=self.issued, **{**LONG, **others}))
 
     def issue(self, *names: str, **others: Any) -> Issued:
         return mint(names[0] if names else "nameless", names=names, issuer=self.issued, **others)
@@ -117,13 +120,17 @@ def mint(
     ca: bool = False,
     issuer: Issued | None = None,
     now: float = NOW,
-    since: float = -DAY,
+    since: float = -30 * DAY,
     until: float = 90 * DAY,
     client: bool = False,
     must_staple: bool = False,
+    key: Any = None,
 ) -> Issued:
-    """One certificate. ``since`` and ``until`` are seconds from ``now``; without an issuer it is self-signed."""
-    key = new_key(kind)
+    """One certificate, for a new key of ``kind`` unless ``key`` is given. Self-signed without an issuer.
+
+    ``since`` and ``until`` are seconds from ``now``.
+    """
+    key = new_key(kind) if key is None else key
     moment = datetime.fromtimestamp(now, UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
