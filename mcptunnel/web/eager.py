@@ -62,7 +62,7 @@ class _EagerUNIXServer(_EagerWrites, unix.Server):
 
 
 class EagerPort(tcp.Port):
-    """A listening TCP port whose connections write eagerly. ``startListening()`` it, as any port that is made by hand."""
+    """A listening TCP port whose connections write eagerly; it wants ``startListening()``, like any made by hand."""
 
     transport = _EagerServer
 

@@ -31,7 +31,6 @@ from mcptunnel.core.errors import RequestError
 from mcptunnel.core.forwarded import Identity
 from mcptunnel.core.hosts import DEFAULT_PORTS
 from mcptunnel.core.principal import ANONYMOUS, Principal
-from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
 from mcptunnel.web.head import Head
 from mcptunnel.web.respond import header_block, respond_error, status_line
@@ -57,7 +56,6 @@ class Request(server.Request):
         record: What will be remembered of it; resources fill in what they know.
         principal: Who the credential says the caller is; set by whoever admits the request.
         body: The whole content, at the time of ``render``.
-        principal: Who asks, once the gate has decided.
         persistent: The connection goes on after this exchange. A resource may set it to False before it responds.
         on_lost: Called without arguments if the client is gone before the reply is finished. Like ``notifyFinish``,
             for one listener and nearly free.
@@ -65,9 +63,8 @@ class Request(server.Request):
 
     channel: HTTPChannel | None  # type: ignore[assignment]
     site: Site  # type: ignore[assignment]
-    principal: Principal
-    body: bytes = b""
     principal: Principal = ANONYMOUS
+    body: bytes = b""
     on_lost: Callable[[], None] | None = None
     _log = Logger()
     # The reply so far: nothing, a first write that may turn out to be all of it, a head that is on its way.

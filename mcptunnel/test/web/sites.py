@@ -37,7 +37,7 @@ class Echo(Resource):
     def render(self, request: Any) -> int:
         self.seen.append(request)
         request.respond(200, b"text/plain", request.body)
-        return NOT_DONE_YET  # type: ignore[no-any-return]
+        return NOT_DONE_YET
 
 
 class Later(Resource):
@@ -51,7 +51,7 @@ class Later(Resource):
 
     def render(self, request: Any) -> int:
         self.seen.append(request)
-        return NOT_DONE_YET  # type: ignore[no-any-return]
+        return NOT_DONE_YET
 
 
 class Calling(Resource):
@@ -131,7 +131,7 @@ def serve(resource: Any = None, *, trusted: tuple[str, ...] = (), policy: Any = 
     site = Site(
         resource if resource is not None else Echo(),
         Resolver(policy or ForwardedPolicy(trust=Trust(trusted))),
-        clock,  # type: ignore[arg-type]
+        clock,
         **{"on_record": records.append, "hsts_max_age": 63072000, **arguments},
     )
     return Served(site, clock, records)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core.errors import RequestError
-from mcptunnel.core.plaintext import Redirect
+from mcptunnel.core.plaintext import PlainRequest, Redirect
 from mcptunnel.test.web.sites import Calling, Echo, Later, serve, statuses
 from mcptunnel.web.channel import peer_text
 
@@ -24,6 +24,10 @@ def get(extra: bytes = b"", line: bytes = b"GET / HTTP/1.1") -> bytes:
 
 def post(extra: bytes, body: bytes = b"abcd") -> bytes:
     return b"POST / HTTP/1.1\r\nHost: localhost\r\n" + extra + b"\r\n" + body
+
+
+def forbid(request: PlainRequest) -> RequestError:
+    return RequestError(403, "https_required", "Use https.")
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -400,8 +404,8 @@ class RefusingTests(SynchronousTestCase):
     def test_a_refusal_is_answered_and_the_connection_closed(self) -> None:
         """The resource and the gate see nothing."""
         echo = Echo()
-        served = serve(echo, admit=lambda request: self.fail("asked"))
-        connection = served.connect(refuse=lambda request: RequestError(403, "https_required", "Use https."))
+        served = serve(echo, admit=self.fail)
+        connection = served.connect(refuse=forbid)
         reply = connection.send(GET + GET)
         self.assertEqual(statuses(reply), [403])
         self.assertIn(b"\r\nConnection: close\r\n", reply)
@@ -421,7 +425,7 @@ class RefusingTests(SynchronousTestCase):
 
     def test_the_decision_sees_the_request_as_it_came(self) -> None:
         """Method, target, host, header names and peer."""
-        seen = []
+        seen: list[PlainRequest] = []
         served = serve()
         served.connect(IPv4Address("TCP", "192.0.2.7", 1), refuse=seen.append).send(
             get(b"Authorization: x\r\n", b"POST /p?q HTTP/1.1")
@@ -432,13 +436,13 @@ class RefusingTests(SynchronousTestCase):
 
     def test_what_the_decision_lets_pass_is_served(self) -> None:
         """None means: as on any other connection."""
-        connection = serve().connect(refuse=lambda request: None)
+        connection = serve().connect(refuse=lambda _: None)
         self.assertEqual(statuses(connection.send(GET)), [200])
         self.assertFalse(connection.closing)
 
     def test_a_refused_body_is_read_for_a_while(self) -> None:
         """Otherwise a reset could take the answer away."""
-        connection = serve().connect(refuse=lambda request: RequestError(403, "no", "No."))
+        connection = serve().connect(refuse=forbid)
         self.assertEqual(statuses(connection.send(post(b"Content-Length: 4\r\n", b"ab"))), [403])
         self.assertFalse(connection.closing)
         connection.wait(3)
