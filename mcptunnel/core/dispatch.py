@@ -154,8 +154,10 @@ def to_one(links: Links, exchange: Exchange, target: Target) -> None:
     Raises:
         RpcError: Refused before anything was sent.
     """
-    server = target.servers[0]
     message = exchange.message
+    if not target.servers:
+        raise RpcError(METHOD_NOT_FOUND, "no server is configured (mcpServers)", reason="no_server")
+    server = target.servers[0]
     named = reference(message)
     if named is not None:
         exchange.record.target = named[1]

@@ -139,6 +139,7 @@ class RpcError(RequestError):
     Attributes:
         code: JSON-RPC error code.
         data: The ``data`` member, or None for none.
+        legacy_status: HTTP status in the legacy era, where a JSON-RPC error is a 200 unless it says otherwise.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class RpcError(RequestError):
         super().__init__(modern_status(code) if status is None else status, reason, message, headers)
         self.code: Final = code
         self.data: Final = data
+        self.legacy_status: Final = 200 if status is None else status
 
 
 class UpstreamError(RpcError):

@@ -107,27 +107,24 @@ class Exchange:
             except RpcError as e:
                 self.fail(e)
                 return
-        self._end()
-        self.record.code = code
-        self.sink.reply(raw, None, code)
+        self._reply(raw, None, code)
 
     def fail(self, error: RpcError) -> None:
         """Answer with our own error."""
         if self.done:
             return
-        self._end()
-        self.record.code = error.code
         self.record.error = error.reason
-        self.sink.reply(error_reply(error, self.message.id_raw), error, error.code)
+        self._reply(error_reply(error, self.message.id_raw), error, error.code)
 
     def abandon(self, reason: bytes | None = None) -> None:
         """The client no longer wants it: cancel upstream and say nothing more downstream."""
         if self.done:
             return
-        call = self.call
-        self._end()
-        if call is not None:
-            call.cancel(reason)
+        self.done = True
+        self.resume()
+        if self.call is not None:
+            self.call.cancel(reason)
+        self._tell_end()
 
     def pause(self) -> None:
         """The client does not keep up."""
@@ -141,9 +138,14 @@ class Exchange:
             self._paused = False
             self.call.resume()
 
-    def _end(self) -> None:
+    def _reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         self.done = True
         self.resume()
+        self.record.code = code
+        self.sink.reply(raw, error, code)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
         for callback in self._ended:
             callback(self)
 

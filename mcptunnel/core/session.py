@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from mcptunnel.core.aggregate import Directory, to_many
 from mcptunnel.core.dispatch import to_one
@@ -19,10 +19,17 @@ from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.routing import Target
 
-__all__ = ["Session"]
+__all__ = ["BACKLOG", "Session", "StandingSink"]
 
 # Messages kept for a client that has no stream open for them; the oldest makes room.
 BACKLOG: Final = 100
+
+
+class StandingSink(Sink, Protocol):
+    """Where a session's own messages go, as long as it lasts."""
+
+    def end(self) -> None:
+        """The session has ended."""
 
 
 class _Asked:
@@ -74,7 +81,7 @@ class Session:
         self._directory: Final = Directory()
         self._asked: Final[dict[int, _Asked]] = {}
         self._next = 1
-        self._standing: Sink | None = None
+        self._standing: StandingSink | None = None
         self._backlog: Final[deque[bytes]] = deque(maxlen=BACKLOG)
 
     def __repr__(self) -> str:
@@ -132,18 +139,20 @@ class Session:
         if asked is not None:
             asked.link.tell(message.with_id(asked.id_raw))
 
-    def attach(self, sink: Sink) -> bool:
-        """Take ``sink`` for messages that belong to no request. False when there is one already."""
-        if self._standing is not None:
-            return False
+    @property
+    def attached(self) -> bool:
+        """Whether there is a sink for messages that belong to no request."""
+        return self._standing is not None
+
+    def attach(self, sink: StandingSink) -> None:
+        """Take ``sink`` for messages that belong to no request. There is at most one at a time."""
         self._standing = sink
         for link in self.links.values():
             link.wire.listen()
         while self._backlog and self._standing is sink:
             sink.message(self._backlog.popleft())
-        return True
 
-    def detach(self, sink: Sink) -> None:
+    def detach(self, sink: StandingSink) -> None:
         """``sink`` is gone."""
         if self._standing is sink:
             self._standing = None
@@ -165,7 +174,7 @@ class Session:
             self._withdrawn(link, message)
             return
         if message.kind != "request":
-            self._say(message.raw)
+            self.say(message.raw)
             return
         if message.method == "ping":
             # Ours to answer: it asks whether this connection lives.
@@ -191,7 +200,7 @@ class Session:
             exchange.on_end(lambda _: self._unanswered(number))
             exchange.emit(raw)
         else:
-            self._say(raw)
+            self.say(raw)
 
     def link_lost(self, link: Link) -> None:
         """A server's connection is gone. With its only server a session has nothing left."""
@@ -212,7 +221,7 @@ class Session:
                 if asked.sink is not None:
                     asked.sink.message(raw)
                 else:
-                    self._say(raw)
+                    self.say(raw)
                 del self._asked[number]
                 return
 
@@ -231,7 +240,8 @@ class Session:
             return None
         return calls[-1] if calls else None
 
-    def _say(self, raw: bytes) -> None:
+    def say(self, raw: bytes) -> None:
+        """Send a message that belongs to no request, now or as soon as the client listens."""
         if self._standing is not None:
             self._standing.message(raw)
         else:
@@ -250,4 +260,7 @@ class Session:
         for link in list(self.links.values()):
             link.close()
         self.links.clear()
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.end()
         self._on_close(self)

@@ -1,0 +1,1 @@
+"""Floor 2: MCP over WebSocket, on autobahn."""

@@ -1,0 +1,294 @@
+"""The whole daemon as one service: read :func:`build` from top to bottom and you have read the architecture."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import AlreadyCalled
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from mcptunnel import __version__
+from mcptunnel.config.schema import Config
+from mcptunnel.config.secrets import token_digest
+from mcptunnel.core.addresses import Trust
+from mcptunnel.core.certificates import Thresholds
+from mcptunnel.core.hosts import HostPolicy
+from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
+from mcptunnel.core.preface import Action
+from mcptunnel.core.principal import Keyring, Principal
+from mcptunnel.core.record import Record
+from mcptunnel.core.relay import Bounds, Relay
+from mcptunnel.core.routing import Target, targets
+from mcptunnel.observe.access import AccessLog
+from mcptunnel.services.certwatch import CertificateWatch
+from mcptunnel.services.heartbeat import Heartbeat
+from mcptunnel.services.identity import host_policy_from, resolver_from
+from mcptunnel.services.listener import Listener
+from mcptunnel.services.upstreams import Upstreams
+from mcptunnel.tls.endpoints import endpoint_for
+from mcptunnel.tls.front import FrontFactory
+from mcptunnel.tls.store import CertificateStore
+from mcptunnel.web.gate import Gate
+from mcptunnel.web.mcp import Streams
+from mcptunnel.web.site import Site
+from mcptunnel.web.tree import Nothing, routes
+from mcptunnel.ws.protocol import McpSocketFactory
+from mcptunnel.ws.resource import McpSocketResource
+
+__all__ = ["Daemon", "build"]
+
+# How often the end of the last call is looked for while the daemon drains, and how long streams get to close.
+_DRAIN_STEP: Final = 0.05
+_CLOSE_SECONDS: Final = 1.0
+
+
+@define(eq=False, kw_only=True, slots=False)
+class Daemon(MultiService):
+    """Everything that runs, and the order in which it stops.
+
+    Attributes:
+        config: What it was built from.
+        relay: Sessions and calls.
+        site: Connections.
+        upstreams: Servers, child processes, HTTP pools.
+        sockets: WebSockets.
+        listener: The bound endpoint.
+        watch: Certificates; None in the modes without TLS.
+        clock: The reactor.
+    """
+
+    config: Config
+    relay: Relay
+    site: Site
+    upstreams: Upstreams
+    sockets: McpSocketFactory
+    listener: Listener
+    watch: CertificateWatch | None
+    clock: Any
+    access: Callable[[], None]
+    stopping: bool = field(init=False, default=False)
+
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """Take no more connections, let calls finish, close streams with a reason, end children."""
+        self.stopping = True
+        await super().stopService()  # type: ignore[no-untyped-call]
+        self.site.drain().addErrback(lambda _: None)
+        until = self.clock.seconds() + self.config.server.limits.drain_timeout
+        while self.relay.in_flight and self.clock.seconds() < until:
+            await self._wait(_DRAIN_STEP)
+        if left := self.relay.in_flight:
+            self._log.warn(
+                "{left} calls are still unanswered after {seconds:g} s (server.limits.drain_timeout): ending them",
+                left=left,
+                seconds=self.config.server.limits.drain_timeout,
+            )
+        self.relay.close()
+        for socket in list(self.sockets.sockets):
+            socket.leave()
+        until = self.clock.seconds() + _CLOSE_SECONDS
+        while (self.site.connections or self.sockets.sockets) and self.clock.seconds() < until:
+            await self._wait(_DRAIN_STEP)
+        self.site.abort()
+        for socket in list(self.sockets.sockets):
+            socket.dropConnection(abort=True)
+        await self.upstreams.close()
+        self.access()
+
+    def _wait(self, seconds: float) -> Deferred[None]:
+        def cancel(_: Deferred[None]) -> None:
+            try:
+                call.cancel()
+            except AlreadyCalled:
+                return
+
+        waiting: Deferred[None] = Deferred(cancel)
+        call = self.clock.callLater(seconds, waiting.callback, None)
+        return waiting
+
+    def reasons(self) -> list[str]:
+        """Why no traffic should come; empty when all is well."""
+        found = ["stopping"] if self.stopping else []
+        if self.watch is not None and self.watch.worst == "expired":
+            found.append("certificate_expired")
+        return found
+
+    def details(self) -> dict[str, Any]:
+        """What ``/health`` tells those who may know."""
+        open_links: dict[str, int] = {}
+        for link in self.relay.links():
+            open_links[link.server] = open_links.get(link.server, 0) + 1
+        findings = () if self.watch is None else self.watch.findings
+        return {
+            "version": __version__,
+            "mode": self.config.server.tls.mode,
+            "sessions": len(self.relay.sessions),
+            "in_flight": self.relay.in_flight,
+            "connections": self.site.connections + len(self.sockets.sockets),
+            "servers": {name: {"links": open_links.get(name, 0)} for name in self.upstreams.servers},
+            "certificates": [
+                {
+                    "subject": finding.facts.subject,
+                    "file": finding.facts.file,
+                    "role": finding.facts.role,
+                    "verdict": finding.verdict,
+                    "days_left": round(finding.remaining / 86400, 1),
+                }
+                for finding in findings
+            ],
+        }
+
+
+def build(config: Config, reactor: Any) -> Daemon:
+    """The daemon of ``config``; nothing is bound, started or connected yet.
+
+    Raises:
+        ConfigError: A part of the configuration cannot be carried out.
+        CertificateError: A certificate, key or CA file may not be used.
+    """
+    log = Logger()
+    server, tls = config.server, config.server.tls
+    for warning in config.warnings:
+        log.warn("{warning}", warning=warning)
+
+    # Who it is, who may come in, and what is remembered.
+    hosts = host_policy_from(config)
+    gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config))
+    record, flush = _access(config)
+
+    # What is served: servers, the relay between them and the clients, and its addresses.
+    upstreams = Upstreams.from_config(config, reactor)
+    relay = Relay(
+        upstreams.servers,
+        Bounds(
+            sessions=server.limits.sessions,
+            session_idle=server.limits.session_idle_timeout,
+            silence=server.limits.request_timeout,
+            longest=server.limits.request_max_time,
+        ),
+        reactor.seconds,
+        lambda: secrets.token_urlsafe(32),
+        {"name": "mcptunnel", "version": __version__},
+    )
+    streams = Streams(reactor.seconds)
+    sockets = McpSocketFactory(server.limits, reactor)
+
+    # Three things that exist only further down are called by what is made here.
+    def socket(target: Target) -> IResource:
+        return McpSocketResource(relay, target, sockets, report)
+
+    def report(record: Record) -> None:
+        site.report(record)
+
+    def alive() -> list[str]:
+        return daemon.reasons()
+
+    def details() -> dict[str, Any]:
+        return daemon.details()
+
+    # The edge: HTTP on connections that the front has decided.
+    site = Site(
+        Nothing(),  # type: ignore[no-untyped-call]
+        resolver_from(config),
+        reactor,
+        admit=gate,
+        on_record=record,
+        limits=server.limits,
+        headers=config.security.headers,
+        hsts_max_age=tls.hsts_max_age if tls.hsts_enabled else None,
+        routes=routes(
+            relay,
+            targets(list(upstreams.servers)),
+            streams,
+            socket,
+            alive,
+            details,
+        ),
+    )
+    store = CertificateStore.from_config(tls, reactor.seconds()) if tls.mode in ("application", "auto") else None
+    front = FrontFactory(
+        mode=tls.mode,
+        proxy_protocol=server.proxy_protocol,
+        trust=Trust(tls.trusted_proxies),
+        limits=server.limits,
+        clock=reactor,
+        site=site,
+        refusals=_refusals(config, site, hosts),
+        store=store,
+    )
+    for warning in () if store is None else store.warnings:
+        log.warn("{warning}", warning=warning)
+
+    # What runs.
+    listener = Listener(
+        endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
+    )
+    watch = None
+    if store is not None:
+        watch = CertificateWatch(
+            facts=store.facts,
+            thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical),
+            interval=tls.expiry_check_interval,
+            clock=reactor,
+        )
+    daemon = Daemon(
+        config=config,
+        relay=relay,
+        site=site,
+        upstreams=upstreams,
+        sockets=sockets,
+        listener=listener,
+        watch=watch,
+        clock=reactor,
+        access=flush,
+    )
+    Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    if watch is not None:
+        watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    return daemon
+
+
+def _keyring(config: Config) -> Keyring:
+    return Keyring((token_digest(token), Principal(name=token.name, allow=token.allow)) for token in config.auth.tokens)
+
+
+def _anonymous(config: Config) -> bool:
+    """Whether callers without a credential are let in: said so, or nobody has one and only this machine can call.
+
+    The configuration has been refused already where a listener off loopback would show servers to the world.
+    """
+    return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
+
+
+def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any]:
+    """What answers plaintext that the mode does not serve."""
+    return {
+        Action.REFUSE_BAD_REQUEST: site.refusing(tls_only),
+        Action.REFUSE_NOT_PROXY: site.refusing(behind_proxy(config.server.tls.loopback_health)),
+        Action.REFUSE_INSECURE: site.refusing(require_https(HttpsPolicy.from_config(config.server.public_url, hosts))),
+    }
+
+
+def _access(config: Config) -> tuple[Callable[[Record], None] | None, Callable[[], None]]:
+    """Where records go, and what brings the last of them there."""
+    log = Logger(namespace="access")
+    if config.logging.access == "off":
+        return None, lambda: None
+    if config.logging.access_file is None:
+        return AccessLog(config.logging.access, lambda line: log.info("{line}", line=line)), lambda: None
+    file = open(config.logging.access_file, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # for the daemon's life
+    return AccessLog(config.logging.access, lambda line: print(line, file=file)), file.flush

@@ -1,0 +1,49 @@
+"""The twistd plugin: ``twistd -n mcptunnel --config FILE``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from mcptunnel.config.load import default_path, load_checked
+from mcptunnel.config.schema import Config
+from mcptunnel.core.errors import TunnelError
+from mcptunnel.services.root import build
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """Command line of the plugin."""
+
+    synopsis = "[--config FILE]"
+    longdesc = (
+        "Put MCP servers behind one secure address. Without --config the file /etc/mcptunnel.yaml is read if it "
+        "exists; otherwise plain HTTP is served on 127.0.0.1:3000."
+    )
+    optParameters = [["config", "c", None, "Configuration file (YAML)."]]  # noqa: RUF012  # twisted's interface
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(f"unexpected argument {args[0]!r}; the configuration is given with --config FILE")
+
+
+def makeService(options: Options) -> IService:
+    """Read the configuration and build the daemon. A configuration that is refused ends the process with status 1."""
+    from twisted.internet import reactor  # noqa: PLC0415, TID251  # the only place: after twistd has chosen it
+
+    try:
+        return _service(options["config"], reactor)
+    except TunnelError as e:
+        for line in str(e).splitlines():
+            print(f"mcptunnel: {line}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _service(path: str | None, reactor: Any) -> IService:
+    found = default_path() if path is None else path
+    service: IService = build(Config() if found is None else load_checked(found), reactor)
+    return service

@@ -1,0 +1,92 @@
+"""The gate in front of every resource: which host, which page, which credential. Decided once, before the body.
+
+WebSocket handshakes are requests and pass here too, before their 101.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcptunnel.core.errors import RequestError
+from mcptunnel.core.hosts import HostPolicy
+from mcptunnel.core.principal import ANONYMOUS, Keyring
+from mcptunnel.web.request import Request
+
+__all__ = ["Gate"]
+
+# What probes may ask without a credential and under any name: they say up or down, nothing else.
+_PROBES: Final = frozenset({b"/health", b"/health/live", b"/health/ready"})
+
+
+class Gate:
+    """Admits requests, or refuses them by raising.
+
+    Args:
+        hosts: The host and origin policy.
+        keyring: Static bearer tokens.
+        anonymous: Whether a request without a credential is let in.
+    """
+
+    def __init__(self, hosts: HostPolicy, keyring: Keyring, *, anonymous: bool) -> None:
+        self._hosts: Final = hosts
+        self._keyring: Final = keyring
+        self._anonymous: Final = anonymous
+
+    def __call__(self, request: Request) -> None:
+        """Decide about ``request`` and write down who asks.
+
+        Raises:
+            RequestError: 421, 403 or 401.
+        """
+        if request.path not in _PROBES:
+            self._check_host(request)
+            self._authenticate(request)
+        elif self._anonymous or request.header(b"authorization") is not None:
+            self._authenticate(request)
+
+    def _check_host(self, request: Request) -> None:
+        identity = request.identity
+        tls = identity.scheme == "https" and identity.verdict in ("direct", "stripped")
+        vouched = identity.verdict in ("trusted", "forwarded")
+        if not self._hosts.admits(identity.host, tls=tls, vouched=vouched):
+            raise RequestError(
+                421,
+                "host_not_allowed",
+                f"The host {identity.host[:80]!r} is not one of ours. Set server.public_url or security.allowed_hosts.",
+            )
+        origin = request.header(b"origin")
+        if origin is None:
+            return
+        text = origin.decode("latin-1")
+        # A page of ours may call us; but a name that only a proxy's peer vouches for may be an attacker's own.
+        ours = tls or self._hosts.host_allowed(identity.host)
+        if not self._hosts.origin_allowed(text, f"{identity.scheme}://{identity.host}" if ours else None):
+            raise RequestError(
+                403,
+                "origin_not_allowed",
+                f"Pages of {text[:80]!r} may not call us. Set security.allowed_origins or server.public_url.",
+            )
+
+    def _authenticate(self, request: Request) -> None:
+        credential = request.header(b"authorization")
+        if credential is None:
+            if not self._anonymous:
+                raise _unauthorized("a bearer token is needed", b"Bearer")
+            request.principal = ANONYMOUS
+        else:
+            scheme, _, token = credential.partition(b" ")
+            principal = self._keyring.find(token.strip()) if scheme.lower() == b"bearer" else None
+            if principal is None:
+                # RFC 6750 §3.1. A wrong credential is never taken for none.
+                raise _unauthorized("the credential is not valid", b'Bearer error="invalid_token"')
+            request.principal = principal
+        request.record.principal = request.principal.name
+
+
+def _unauthorized(why: str, challenge: bytes) -> RequestError:
+    return RequestError(
+        401,
+        "unauthenticated",
+        f"Not authenticated: {why} (Authorization: Bearer …, see auth.tokens).",
+        ((b"WWW-Authenticate", challenge),),
+    )
