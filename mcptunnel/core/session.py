@@ -131,6 +131,9 @@ class Session:
         else:
             for link in self.links.values():
                 link.tell(message.raw)
+                if message.method == "notifications/initialized" and self.attached:
+                    # Whoever attached before there was a revision (a WebSocket does) has waited for this.
+                    link.wire.listen()
 
     def response(self, message: Message) -> None:
         """The client's response to a request of a server. One that nobody asked for is dropped."""
