@@ -31,8 +31,8 @@ KeyKind = Literal["p256", "p384", "p521", "k1", "rsa2048", "rsa1024", "ed25519",
 NOW = 1_800_000_000.0
 DAY = 86_400.0
 # Valid whatever the machine's clock says, for what OpenSSL verifies: it looks at no other clock.
-LONG = {"since": -20 * 365 * DAY, "until": 50 * 365 * DAY}
-LONG_AGO = {"since": -20 * 365 * DAY, "until": -15 * 365 * DAY}
+LONG: dict[str, Any] = {"since": -20 * 365 * DAY, "until": 50 * 365 * DAY}
+LONG_AGO: dict[str, Any] = {"since": -20 * 365 * DAY, "until": -15 * 365 * DAY}
 
 
 def new_key(kind: KeyKind) -> Any:

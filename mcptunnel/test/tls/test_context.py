@@ -196,7 +196,7 @@ class RehearseTests(ContextTests):
         for kind in kinds:
             self.rehearse(kind, min_version="1.3")
         for kind in ("p256", "p384", "rsa2048", "ed25519"):
-            self.rehearse(kind)  # type: ignore[arg-type]
+            self.rehearse(kind)
 
     def test_suites_that_do_not_go_with_the_key_are_refused(self) -> None:
         """The file, the version, the reason and the fix."""

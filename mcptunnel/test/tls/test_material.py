@@ -131,8 +131,8 @@ class RefusedTests(MaterialTests):
         pair = self.pair()
         pipe, giant = str(Path(self.directory, "pipe")), str(Path(self.directory, "giant"))
         os.mkfifo(pipe)
-        with open(giant, "wb") as file:
-            file.truncate(3 * 1024 * 1024)
+        with open(giant, "wb") as opened:
+            opened.truncate(3 * 1024 * 1024)
         for file, words in ((self.directory, "irectory"), (pipe, "not a regular file"), (giant, "larger than 1 MiB")):
             self.one_line(CertificatePair(cert_file=file, key_file=pair.key_file), file, words)
 

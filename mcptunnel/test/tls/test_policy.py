@@ -55,7 +55,7 @@ class FromConfigTests(SynchronousTestCase):
         """Otherwise everyone's, or no one's, would do."""
         root = Authority.root()
         for wanted in ("optional", "required"):
-            tls = TlsConfig(client_auth=wanted)  # type: ignore[arg-type]
+            tls = TlsConfig(client_auth=wanted)
             (finding,) = self.assertRaises(ConfigError, Policy.from_config, tls).findings
             self.assertEqual(finding.key, "server.tls.client_auth")
             policy = Policy.from_config(evolve(tls, ca_file=self.ca_file(root.pem)))
