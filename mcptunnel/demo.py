@@ -2,6 +2,9 @@
 
     python -m mcptunnel.demo stdio
     python -m mcptunnel.demo http 3002
+    python -m mcptunnel.demo hints https://localhost:3000
+
+The third form is no server: it waits until a daemon answers there and prints three commands to try.
 
 Tools: ``echo``, ``add``, ``clock``, ``count`` (reports progress), ``ask`` (asks the user for a name: by a request of
 the server in the legacy era, by an input-required result in the modern one). It uses the standard library only and is
@@ -13,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -20,6 +24,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 __all__ = ["main"]
 
@@ -259,9 +264,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 def serve_http(port: int) -> None:
     """Speak Streamable HTTP on 127.0.0.1:``port``; says so once it listens. Ends when its parent does."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
+    except OSError as e:
+        sys.exit(f"the demo MCP server cannot listen on 127.0.0.1:{port}: {e.strerror}")
     server.daemon_threads = True
     print(f"demo MCP server on http://127.0.0.1:{server.server_port}/mcp", flush=True)
+    _end_with_parent()
+    server.serve_forever()
+
+
+def _end_with_parent() -> None:
     parent = os.getppid()
 
     def watch() -> None:
@@ -270,7 +283,35 @@ def serve_http(port: int) -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
-    server.serve_forever()
+
+
+HINTS: Final = """
+mcptunnel answers at {url}/mcp, https and http on the same port. Three commands to try, from this folder:
+
+  curl --cacert .dev/cert.pem {url}/servers/demo/mcp -H 'Content-Type: application/json' \\
+       -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\
+       -d '{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}'
+
+  NODE_EXTRA_CA_CERTS=.dev/cert.pem npx @modelcontextprotocol/inspector --cli {url}/mcp --transport http \\
+       --method tools/call --tool-name demo__echo --tool-arg text=hello
+
+  curl {plain}/health
+"""  # noqa: E501  # commands to copy
+
+
+def hints(url: str) -> int:
+    """Print three commands once something listens at ``url``; status 1 when nothing does within half a minute."""
+    parts = urlsplit(url)
+    _end_with_parent()
+    for _ in range(150):
+        try:
+            socket.create_connection((parts.hostname or "localhost", parts.port or 443), 1).close()
+        except OSError:
+            time.sleep(0.2)
+            continue
+        print(HINTS.format(url=url, plain="http" + url.removeprefix("https")), flush=True)
+        return 0
+    return 1
 
 
 def main(argv: list[str]) -> int:
@@ -281,7 +322,9 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["http"] and len(argv) == 2 and argv[1].isdigit():
         serve_http(int(argv[1]))
         return 0
-    print("usage: python -m mcptunnel.demo stdio | http PORT", file=sys.stderr)
+    if argv[:1] == ["hints"] and len(argv) == 2:
+        return hints(argv[1])
+    print("usage: python -m mcptunnel.demo stdio | http PORT | hints URL", file=sys.stderr)
     return 2
 
 

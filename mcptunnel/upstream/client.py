@@ -111,6 +111,11 @@ class _Connection(Protocol):
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport has it
 
+    def close(self) -> None:
+        """Close an idle connection the polite way."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
     def pause(self) -> None:
         if self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]  # IPushProducer
@@ -202,6 +207,8 @@ class Pool:
         self._idle: Final[list[_Connection]] = []
         self._open: Final[set[_Connection]] = set()
         self._closed = False
+        self._factory: Final = Factory.forProtocol(lambda: _Connection(self))
+        self._factory.noisy = False
 
     def request(self, request: bytes, receiver: Receiver) -> Transfer:
         """Send ``request``, a complete HTTP/1.1 request, on an idle connection or a new one."""
@@ -209,8 +216,7 @@ class Pool:
         if self._idle:
             transfer.begin(self._idle.pop(), request)
             return transfer
-        factory = Factory.forProtocol(lambda: _Connection(self))
-        connecting = self._endpoint().connect(factory)
+        connecting = self._endpoint().connect(self._factory)
         connecting.addTimeout(CONNECT_SECONDS, self._clock)
 
         def connected(connection: _Connection) -> None:
@@ -254,11 +260,14 @@ class Pool:
         now = self._clock.seconds()
         for connection in [c for c in self._idle if now - c.idle_since > c.idle_for]:
             self._idle.remove(connection)
-            connection.abort()
+            connection.close()
 
     def close(self) -> None:
         """Close every connection; transfers under way hear nothing more."""
         self._closed = True
+        idle, self._idle[:] = set(self._idle), []
         for connection in list(self._open):
-            connection.abort()
-        self._idle.clear()
+            if connection in idle:
+                connection.close()
+            else:
+                connection.abort()
