@@ -59,7 +59,9 @@ def marked(marker: str) -> list[int]:
 
 def _end(groups: set[int], marker: str, number: int) -> bool:
     """Signal whatever is left. False when nothing is."""
-    left = any([signal_group(pid, number) for pid in groups])
+    left = False
+    for pid in groups:
+        left |= signal_group(pid, number)
     for pid in marked(marker):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
