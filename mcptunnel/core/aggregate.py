@@ -127,7 +127,7 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
         _answer(exchange, {})
     elif method == "logging/setLevel" and exchange.era == "legacy":
         _every(links, exchange, servers)
-    elif (named := reference(message)) is not None:
+    elif (named := reference(exchange)) is not None:
         place, name = named
         exchange.record.target = name
         if method in ("tools/call", "prompts/get"):

@@ -38,12 +38,13 @@ class Links(Protocol):
         """The link to ``server``, opened when there is none."""
 
 
-def reference(message: Message) -> tuple[Span, str] | None:
+def reference(exchange: Exchange) -> tuple[Span, str] | None:
     """Where a request names a tool, prompt or resource, and which; None when it names none.
 
     Raises:
         RpcError: It ought to name one and does not.
     """
+    message = exchange.message
     method = message.method
     holder, member = message.params, "uri"
     if method in ("tools/call", "prompts/get"):
@@ -54,7 +55,10 @@ def reference(message: Message) -> tuple[Span, str] | None:
             raise RpcError(INVALID_PARAMS, "params.ref: expected a reference", reason="invalid_params")
         holder = message.inside(span, "params.ref")
         member = "name" if "name" in holder else "uri"
-    elif method not in ("resources/read", "resources/subscribe", "resources/unsubscribe"):
+    elif method != "resources/read" and (
+        # 2026-07-28 has no such methods: whoever answers says so, whatever the params are.
+        exchange.era == "modern" or method not in ("resources/subscribe", "resources/unsubscribe")
+    ):
         return None
     place = holder.get(member)
     value = None if place is None else loads(message.raw[place[0] : place[1]])
@@ -158,7 +162,7 @@ def to_one(links: Links, exchange: Exchange, target: Target) -> None:
     if not target.servers:
         raise RpcError(METHOD_NOT_FOUND, "no server is configured (mcpServers)", reason="no_server")
     server = target.servers[0]
-    named = reference(message)
+    named = reference(exchange)
     if named is not None:
         exchange.record.target = named[1]
     authorize(exchange, server, None if named is None else named[1])
