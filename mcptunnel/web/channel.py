@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,6 @@ from twisted.internet.interfaces import (
     IPullProducer,
     IPushProducer,
     ISSLTransport,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -155,7 +155,8 @@ class HTTPChannel(Protocol):
         wire = self.wire
         self.peer = peer_text(wire.getPeer())
         self.tls = ISSLTransport.providedBy(wire)
-        if ITCPTransport.providedBy(wire):
+        # A transport over TLS says it is TCP, even on a UNIX socket.
+        with suppress(AttributeError, OSError):
             wire.setTcpNoDelay(True)
         wire.registerProducer(self, True)
         self._deadline = self.site.seconds() + self.site.limits.idle_timeout
@@ -214,7 +215,8 @@ class HTTPChannel(Protocol):
         if linger:
             self._phase, self._deadline = _LINGER, now + _LINGER_SECONDS
             self._resume_reading()
-            if not self.tls and ITCPTransport.providedBy(wire):
+            # Through TLS this would end the stream without a word, as an attacker would (RFC 8446 §6.1).
+            if not self.tls and hasattr(wire, "loseWriteConnection"):
                 wire.loseWriteConnection()
         else:
             self._phase, self._deadline = _CLOSING, now + self.site.limits.write_timeout

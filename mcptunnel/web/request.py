@@ -173,6 +173,7 @@ class Request(server.Request):
             self.abort()
         elif self.channel is not None:
             self._held = self._encoder = None
+            self._left, self._chunked = _UNKNOWN_LENGTH, False
             for prepared in _PREPARED:
                 self.__dict__.pop(prepared, None)
             self.respond(status, content_type, body, headers)
@@ -249,8 +250,7 @@ class Request(server.Request):
     @cached_property
     def host(self) -> IAddress:
         """The socket's own address, with the port that the client used: URLs are made of it."""
-        assert self.channel is not None
-        own = self.channel.getHost()
+        own = None if self.channel is None else self.channel.getHost()
         address = own.host if isinstance(own, IPv4Address | IPv6Address) else "127.0.0.1"
         _, port = _split_port(self.identity.host)
         kind = IPv6Address if ":" in address else IPv4Address
@@ -398,9 +398,6 @@ class Request(server.Request):
         """
         channel, site, code = self.channel, self.site, self.code
         assert channel is not None
-        self._begun = True
-        self.startedWriting = 1
-        self.record.status = code
         lines, names = self._own_lines(headers, length)
         self._bodiless = self.head.method == b"HEAD" or code in NO_BODY_CODES
         framing = b""
@@ -422,6 +419,10 @@ class Request(server.Request):
             self._connection_line(),
             site.common.block_without(names, self._https, site.seconds()),
         )
+        # Not before: whoever answers for a header line that is none has to find the reply unbegun.
+        self._begun = True
+        self.startedWriting = 1
+        self.record.status = code
         channel.wire.write(head + self._framed(data))
 
     def _own_lines(

@@ -101,7 +101,7 @@ class Connection:
         return bool(self.transport.disconnected)
 
     def lose(self) -> None:
-        self.channel.connectionLost(Failure(ConnectionDone()))  # type: ignore[no-untyped-call]
+        self.channel.connectionLost(Failure(ConnectionDone()))
 
 
 @define(eq=False)
