@@ -103,10 +103,13 @@ def _check_trust(server: ServerConfig, report: Report) -> None:
     trust = Trust(tls.trusted_proxies)
     for i, rule in enumerate(tls.trusted_proxies):
         key = f"{_PROXIES}[{i}]"
-        if rule in trust.everybody and not tls.trust_any_peer:
+        if rule in trust.everybody:
+            if tls.trust_any_peer:
+                continue
             report.error(
                 key,
-                f"{report.shown(key, rule)} trusts everybody, so any client could claim any address; list the networks of the proxies, "
+                f"{report.shown(key, rule)} trusts everybody, so any client could claim any address; "
+                "list the networks of the proxies, "
                 "or write trust_any_peer: true if nobody else can reach this port",
             )
         elif rule in trust.wide:

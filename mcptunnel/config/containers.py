@@ -73,7 +73,9 @@ class Listed(Generic[T]):
             except RefusedError:
                 if got.open:
                     raise
-                raise RefusedError(f"{got.shown} holds a part that is no proper {self.expected}; correct it") from None
+                raise RefusedError(
+                    f"{got.shown} holds something that cannot stand in a list of {self.expected}; correct it"
+                ) from None
         return tuple(values)
 
 

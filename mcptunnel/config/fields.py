@@ -40,7 +40,8 @@ __all__ = [
 T = TypeVar("T")
 Read = Callable[[Node, At], T]
 
-_INTEGER: Final = re.compile(r"[+-]?(?:0|[1-9][0-9_]{0,17})", re.ASCII)
+# Eighteen digits at most, in groups of three if the operator likes.
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,5}(?:_[0-9]{3}){1,4}|[1-9][0-9]{0,17})", re.ASCII)
 # A reference that survived expansion.
 _LEFT: Final = re.compile(r"\$\{[^{}]*\}")
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)

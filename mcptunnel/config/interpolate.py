@@ -51,14 +51,16 @@ def read_small_file(path: str, limit: int) -> bytes:
         raise FileError(f"may not be read by user {os.geteuid()}") from None
     except (OSError, ValueError) as error:
         raise FileError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise FileError("is a directory" if stat.S_ISDIR(mode) else "is not a regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
-        except OSError as error:
-            raise FileError(f"cannot be read ({error.strerror})") from None
+    except OSError as error:
+        raise FileError(f"cannot be read ({error.strerror})") from None
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise FileError(f"is larger than {limit} bytes")
     return content

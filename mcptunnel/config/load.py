@@ -16,7 +16,7 @@ from mcptunnel.config import checks, desktop, files, sections
 from mcptunnel.config.containers import Listed, Section
 from mcptunnel.config.fields import RefusedError, note
 from mcptunnel.config.interpolate import FileError, References, expand
-from mcptunnel.config.positions import MapNode, Place
+from mcptunnel.config.positions import MapNode, Place, ScalarNode
 from mcptunnel.config.reader import MAX_FILE, decode, read_yaml
 from mcptunnel.config.report import At, Report, Scope
 from mcptunnel.config.schema import Config, UpstreamConfig
@@ -116,9 +116,9 @@ def _read(text: str, report: Report, base: str | None, environ: Mapping[str, str
     environ = os.environ if environ is None else environ
     start = Place(file=report.name, line=1)
     tree = read_yaml(text, report, report.name)
-    if tree is None:
-        if report.findings:
-            return None
+    if tree is None and report.findings:
+        return None
+    if tree is None or (isinstance(tree, ScalarNode) and tree.kind == "null"):
         tree = MapNode(place=start, entries=())
     references = References(environ=environ, base=base)
     scope = Scope(

@@ -103,7 +103,7 @@ def read_yaml(text: str, report: Report, file: str) -> Node | None:
         return None if root is None else _Tree(report, file).convert(root, "", 1)
     except ReaderError as error:
         line = len(_BREAK.findall(text, 0, int(error.position))) + 1
-        what = f"character U+{ord(error.character):04X}" if isinstance(error.character, str) else "a byte"
+        what = f"character U+{int(error.character):04X}"
         report.error("", f"{what} is not allowed in YAML; remove it or write an escape", Place(file=file, line=line))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

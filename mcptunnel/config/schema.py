@@ -246,6 +246,12 @@ class AuthConfig:
     client_certificates: tuple[ClientCertificateConfig, ...] = ()
 
 
+def _url_repr(url: str | None) -> str:
+    """A URL without its query, where some services put their keys."""
+    base, mark, _ = (url or "").partition("?")
+    return repr(f"{base}?…") if mark else repr(url)
+
+
 @frozen(kw_only=True)
 class UpstreamConfig:
     """One entry of ``mcpServers``: a child process (``command``) or an address (``url``), never both.
@@ -255,6 +261,7 @@ class UpstreamConfig:
         args: Arguments, never passed through a shell.
         env: Variables added to the child's environment.
         cwd: Working directory of the child; None for the daemon's own.
+        url: Address of a Streamable HTTP server; http or https.
         headers: Header lines sent with every upstream request; values are secret.
         ca_file: CA certificates that an https upstream must chain to, instead of the system's.
         enabled: False leaves the entry out.
@@ -265,7 +272,7 @@ class UpstreamConfig:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(factory=dict, repr=False)
     cwd: str | None = None
-    url: str | None = None
+    url: str | None = field(default=None, repr=_url_repr)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     ca_file: str | None = None
     enabled: bool = True

@@ -76,11 +76,11 @@ def _host(value: str) -> str:
 
 def bind_host(value: str) -> str:
     """``server.host`` and ``admin.host``."""
-    if value.startswith("unix:"):
+    if value == "unix" or value.startswith("unix:"):
         if not value[5:]:
             raise FormatError("names no socket; write unix:/path")
         return value
-    if value.startswith("systemd:"):
+    if value == "systemd" or value.startswith("systemd:"):
         if not re.fullmatch(r"[0-9]{1,3}", value[8:], re.ASCII):
             raise FormatError("names no passed socket; write systemd:0 for the first one")
         return value
