@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
@@ -43,7 +44,7 @@ def endpoint_for(reactor: Any, host: str, port: int, environ: Mapping[str, str] 
         reactor: Where it will listen.
         host: IPv4 or IPv6 address (``::`` takes IPv4 as well), host name, ``unix:/path``, or ``systemd:N``.
         port: Only for addresses and names; 0 for any.
-        environ: For ``systemd:N``; None for the process's own.
+        environ: For ``systemd:N``; None for the one that this process was started with.
 
     Raises:
         ListenError: systemd has passed no such socket.
@@ -52,7 +53,7 @@ def endpoint_for(reactor: Any, host: str, port: int, environ: Mapping[str, str] 
     if scheme == "unix":
         return LocalSocket(reactor=reactor, path=rest)
     if scheme == "systemd":
-        return Inherited(reactor=reactor, fileno=_passed(rest, os.environ if environ is None else environ))
+        return Inherited(reactor=reactor, fileno=_passed(rest, _at_start() if environ is None else environ))
     bare = host.removeprefix("[").removesuffix("]")
     try:
         version = ip_address(bare).version
@@ -163,9 +164,21 @@ class _PassedUnixPort(UnixPort):
         return port
 
 
+def _at_start() -> Mapping[str, str]:
+    """The environment that this process was started with.
+
+    Not ``os.environ``: twisted.internet.endpoints removes systemd's variables from it when it is imported, and then
+    forgets the sockets if they have no names, as those of systemd-socket-activate.
+    """
+    try:
+        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return os.environ
+    return dict(os.fsdecode(entry).partition("=")[::2] for entry in entries)
+
+
 def _passed(number: str, environ: Mapping[str, str]) -> int:
     """The descriptor of the N-th passed socket, sd_listen_fds(3)."""
-    # Not twisted.python.systemd: it finds nothing when the sockets have no names, and removes the variables.
     mine = environ.get("LISTEN_PID") == str(os.getpid())
     count = int(environ.get("LISTEN_FDS", "0")) if mine and environ.get("LISTEN_FDS", "0").isdigit() else 0
     if not number.isdigit() or int(number) >= count:

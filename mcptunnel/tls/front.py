@@ -155,7 +155,7 @@ class Front(ProtocolWrapper):
             self.end(f"unexpected_{kind.name.lower()}")
             return
         self.factory.undecided.remove(self)
-        self.factory.note(action.name.lower(), self._peer, "by its first bytes and its peer")
+        self.factory.note(action.name.lower(), self._peer, self._why(kind) if self.factory.debug else "")
         transport = self.transport
         if self._header is not None and self._header.source is not None:
             transport = PeerTransport(transport, address_of(self._header.source, self._header.source_port or 0))
@@ -172,6 +172,10 @@ class Front(ProtocolWrapper):
         self.wrappedProtocol = inner
         inner.makeConnection(transport)
         inner.dataReceived(buffer)
+
+    def _why(self, kind: Kind) -> str:
+        trust = "in" if self._trusted else "not in"
+        return f"{kind.name} in mode {self.factory.mode} from a peer that is {trust} server.tls.trusted_proxies"
 
     def _shaken(self, tls: Any) -> None:
         self.factory.handshaking.remove(self)
@@ -202,6 +206,7 @@ class FrontFactory(Factory):
         site: Builds what serves a connection.
         refusals: Builds what answers and closes, for each REFUSE action that the mode can lead to.
         store: The certificates; None in the modes without TLS.
+        debug: Log what becomes of every connection, and why. Off unless somebody asks: twistd's log shows every level.
         counts: How often connections came to each end or beginning.
         handshakes: Complete handshakes by (version, key exchange group).
     """
@@ -214,6 +219,7 @@ class FrontFactory(Factory):
     site: IProtocolFactory
     refusals: Mapping[Action, IProtocolFactory] = field(factory=dict)
     store: CertificateStore | None = None
+    debug: bool = False
     admission: Admission = field(init=False)
     undecided: Deadlines[Front] = field(init=False)
     handshaking: Deadlines[Front] = field(init=False)
@@ -284,15 +290,15 @@ class FrontFactory(Factory):
             self.admission.leave_client(client)
 
     def note(self, what: str, peer: str, why: str) -> None:
-        """Count what became of a connection; log it, so that an operator sees it the first time and debug always."""
+        """Count what became of a connection. What an operator has to know of is logged the first time it happens."""
         self.counts[what] += 1
         if what in _EXPLAINED and what not in self._said:
             self._said.add(what)
             self._log.warn(
-                "connection of {peer} was reset ({what}): {why}; further ones are logged at debug level only",
+                "connection of {peer} was reset ({what}): {why}; further ones are counted, not logged",
                 what=what,
                 peer=peer,
                 why=why,
             )
-        else:
+        elif self.debug:
             self._log.debug("connection of {peer}: {what}: {why}", what=what, peer=peer, why=why)

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
 from mcptunnel.config.schema import TlsConfig
-from mcptunnel.core.certificates import Facts, wildcard_of
+from mcptunnel.core.certificates import Facts, covers, wildcard_of
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.context import build, rehearse
 from mcptunnel.tls.material import Material, load_all
@@ -151,6 +151,10 @@ class CertificateStore:
     def facts(self) -> tuple[Facts, ...]:
         """Every certificate in service now: from memory, not from disk, which may hold something else by now."""
         return tuple(fact for material in self._current.materials for fact in material.facts)
+
+    def covers(self, host: str) -> bool:
+        """Whether a client that calls us ``host`` accepts one of the certificates in service for it."""
+        return any(covers(material.leaf, host) for material in self._current.materials)
 
     def swap(self, materials: Sequence[Material]) -> None:
         """Put other certificates in service for every connection from now on.

@@ -159,6 +159,7 @@ class FrontTests(SynchronousTestCase):
             site=self.site,
             refusals=self.refusals,
             store=store,
+            debug=True,
         )
 
     def connect(self, factory: FrontFactory, peer: IAddress = STRANGER) -> tuple[Front, Wire]:
@@ -328,6 +329,16 @@ class ProxyProtocolTests(FrontTests):
         factory = self.front()
         self.assertEqual(self.outcome(factory, PROXY, v1("198.51.100.7") + REQUEST), "reset")
         self.assertEqual(self.warnings(), ["unexpected_proxy"])
+
+    def test_what_becomes_of_a_connection_is_logged_if_asked_for(self) -> None:
+        """Who, what and why; otherwise it is counted only."""
+        factory = self.front("behind_proxy")
+        self.outcome(factory, STRANGER, REQUEST)
+        factory.debug = False
+        self.outcome(factory, PROXY, REQUEST)
+        (event,) = [event for event in self.events if event.get("log_namespace", "").startswith("mcptunnel.tls.front")]
+        self.assertEqual((event["peer"], event["what"]), ("203.0.113.9", "refuse_not_proxy"))
+        self.assertEqual(factory.counts, {"refuse_not_proxy": 1, "serve_plain": 1})
 
     def test_a_second_header_is_reset(self) -> None:
         """In the same segment or later, of the same version or the other."""

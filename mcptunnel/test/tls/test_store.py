@@ -150,6 +150,12 @@ class ConfigTests(StoreTests):
         self.assertEqual(store.warnings, ())
         self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, store))
 
+    def test_covering_a_host_is_a_matter_of_any_certificate(self) -> None:
+        """Also by wildcard."""
+        store = self.store(self.material("a.test"), self.material("*.example.com"))
+        self.assertTrue(store.covers("a.test") and store.covers("b.example.com"))
+        self.assertFalse(store.covers("b.test"))
+
     def test_what_is_wrong_is_refused(self) -> None:
         """No certificate at all, a missing one, an expired one."""
         old = mint("a", names=["a"], until=-DAY).write(self.directory)
