@@ -65,22 +65,23 @@ def members(raw: bytes) -> dict[str, Span]:
     at = raw.index(b"{") + 1
     if not fields:
         return spans
-    size = len(raw)
     while True:
         key = _KEY.match(raw, at)
         if key is None:
             raise ValueError("a key occurs twice")
         spelled = key[1]
         name = spelled.decode() if b"\\" not in spelled else _decode_any(b'"%b"' % spelled)
-        # Where a key occurs twice the decoder kept the last value only: either its length leads the walk astray
-        # (caught by the patterns) or the name comes up again.
+        # Where a key occurs twice the decoder kept the last value only: then the name comes up again, or the walk
+        # meets another value than the decoder. Values are compared, not only measured: a value of the right length
+        # can be laid out so that the walk goes on inside it and comes out at the end as if nothing had happened.
         if name in spans or name not in fields:
             raise ValueError(f"the key {name[:64]!r} occurs twice")
+        value = bytes(fields[name])
         start = key.end()
-        end = start + len(fields[name])
+        end = start + len(value)
         spans[name] = (start, end)
-        if end > size or (after := _NEXT.match(raw, end)) is None:
-            raise ValueError("a key occurs twice")
+        if not raw.startswith(value, start) or (after := _NEXT.match(raw, end)) is None:
+            raise ValueError(f"the key {name[:64]!r} occurs twice")
         at = after.end()
         if after[1] == b"}":
             break
@@ -164,10 +165,29 @@ class Message:
             ) from None
         return {name: (start + a, start + b) for name, (a, b) in inner.items()}
 
+    def at(self, span: Span) -> Any:
+        """The decoded value at ``span``.
+
+        Raises:
+            RpcError: It is beyond what can be represented, such as the number ``1e999``.
+        """
+        try:
+            return loads(self.raw[span[0] : span[1]])
+        except ValueError as e:
+            raise RpcError(INVALID_REQUEST, f"a value cannot be read: {e}", reason="invalid_request") from None
+
+    def id_at(self, span: Span | None) -> Id | None:
+        """The id or token at ``span``; None when there is none, or what is there is no string and no integer."""
+        return None if span is None else _id(self.raw[span[0] : span[1]])
+
     def param(self, name: str) -> Any:
-        """The decoded value of ``params.name``, or None when absent."""
+        """The decoded value of ``params.name``, or None when absent.
+
+        Raises:
+            RpcError: ``params`` or the value cannot be read.
+        """
         span = self.params.get(name)
-        return None if span is None else loads(self.raw[span[0] : span[1]])
+        return None if span is None else self.at(span)
 
     def meta(self) -> dict[str, Span]:
         """Members of ``params._meta``, as spans of :attr:`raw`; empty when there are none."""
@@ -217,7 +237,7 @@ def decode(raw: bytes) -> Message:
     id_ = None if id_raw is None else _id(id_raw)
     method_raw = text("method")
     if method_raw is not None:
-        method = loads(method_raw)
+        method = loads(method_raw) if method_raw.startswith(b'"') else None
         if not isinstance(method, str) or "result" in spans or "error" in spans:
             raise RpcError(INVALID_REQUEST, "expected a method name and no result", reason="invalid_request")
         if id_raw is None:
