@@ -5,6 +5,7 @@ What needs several servers at once is in :mod:`mcptunnel.core.aggregate`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -61,7 +62,7 @@ def reference(exchange: Exchange) -> tuple[Span, str] | None:
     ):
         return None
     place = holder.get(member)
-    value = None if place is None else loads(message.raw[place[0] : place[1]])
+    value = None if place is None else message.at(place)
     if place is None or not isinstance(value, str):
         raise RpcError(INVALID_PARAMS, f"{method}: expected a string member {member!r}", reason="invalid_params")
     return place, value
@@ -119,7 +120,7 @@ def items(
     spans = reply.inside(reply.spans["result"], "result")
     found: list[tuple[str, bytes]] = []
     cursor_span = spans.get("nextCursor")
-    cursor = None if cursor_span is None else loads(reply.raw[cursor_span[0] : cursor_span[1]])
+    cursor = None if cursor_span is None else reply.at(cursor_span)
     span = spans.get(member)
     try:
         for raw in [] if span is None else _decode_list(reply.raw[span[0] : span[1]]):
@@ -139,15 +140,19 @@ def items(
     return found, cursor
 
 
-def filtered(method: str, server: str, principal: Principal) -> Any:
+def filtered(method: str, server: str, principal: Principal) -> Callable[[Message], bytes]:
     """A rewrite of a list response that leaves out what ``principal`` may not see."""
 
     def rewrite(reply: Message) -> bytes:
         kept, _ = items(reply, method, server, principal, prefix=False)
-        span = reply.inside(reply.spans["result"], "result").get(LISTS[method][0])
-        if span is None:
-            return reply.raw
-        return splice(reply.raw, [(span, b"[%b]" % b",".join(raw for _, raw in kept))])
+        result = reply.inside(reply.spans["result"], "result")
+        edits: list[tuple[Span, bytes]] = []
+        if LISTS[method][0] in result:
+            edits.append((result[LISTS[method][0]], b"[%b]" % b",".join(raw for _, raw in kept)))
+        if "cacheScope" in result:
+            # What is left was chosen for this caller: no cache may show it to another (2026-07-28, "Caching").
+            edits.append((result["cacheScope"], b'"private"'))
+        return splice(reply.raw, edits)
 
     return rewrite
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from attrs import define, field
 
 from mcptunnel.core.errors import RpcError
-from mcptunnel.core.jsonrpc import Message, Span, error_reply, loads
+from mcptunnel.core.jsonrpc import Message, Span, error_reply
 from mcptunnel.core.mcp import Era
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
@@ -160,7 +160,7 @@ def error_code(reply: Message) -> int:
         return 0
     try:
         inner = reply.inside(span, "error").get("code")
-        value = None if inner is None else loads(reply.raw[inner[0] : inner[1]])
-    except (RpcError, ValueError):
+        value = None if inner is None else reply.id_at(inner)
+    except RpcError:
         return 0
     return value if isinstance(value, int) and -_CODE_LIMIT < value < _CODE_LIMIT else 0

@@ -20,7 +20,7 @@ from mcptunnel.core.errors import (
     UNSUPPORTED_VERSION,
     RpcError,
 )
-from mcptunnel.core.jsonrpc import Message, Span, loads
+from mcptunnel.core.jsonrpc import Message, Span
 
 __all__ = [
     "CAPABILITIES_KEY",
@@ -88,7 +88,7 @@ def subject(message: Message) -> str | None:
 
 def _envelope_version(message: Message) -> str | None:
     span = message.meta().get(VERSION_KEY)
-    value = None if span is None else loads(message.raw[span[0] : span[1]])
+    value = None if span is None else message.at(span)
     return value if isinstance(value, str) else None
 
 

@@ -190,7 +190,7 @@ def _modern_lines(exchange: Exchange) -> bytes:
     """The headers that repeat the body (MCP 2026-07-28, Transports, "Standard headers")."""
     message = exchange.message
     span = message.meta().get(VERSION_KEY)
-    version = MODERN_VERSIONS[-1] if span is None else str(loads(message.raw[span[0] : span[1]]))
+    version = MODERN_VERSIONS[-1] if span is None else str(message.at(span))
     lines = f"MCP-Protocol-Version: {encode_header(version)}\r\nMcp-Method: {encode_header(message.method or '')}\r\n"
     name = subject(message)
     if name is not None:
