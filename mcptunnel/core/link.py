@@ -10,15 +10,19 @@ takes what belongs to no call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from mcptunnel.core.errors import UPSTREAM_TIMEOUT, UPSTREAM_UNAVAILABLE, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.jsonrpc import Message, Span, decode, loads, splice
+from mcptunnel.core.jsonrpc import Message, Span, decode, splice
 from mcptunnel.core.mcp import Era, subscription_span
 
 __all__ = ["Link", "Owner", "Upstream", "Wire"]
+
+# A revision goes into a header of the next request: nothing that could end a line there.
+_VERSION: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 
 class Wire(Protocol):
@@ -159,6 +163,8 @@ class Link:
             raw: Its bytes.
             number: The call on whose own stream it came, where the transport has such streams.
         """
+        if self.closed:
+            return
         try:
             message = decode(raw)
             if message.kind in ("result", "error"):
@@ -177,29 +183,34 @@ class Link:
             number = message.id
         elif message.id != number and not (message.kind == "error" and message.id is None):
             return
-        exchange = self.calls.pop(number, None)
+        exchange = self.calls.get(number)
         if exchange is None:
             return
-        if exchange.message.method == "initialize" and message.kind == "result":
-            self.version = _negotiated(message)
-        edits = [(message.spans["id"], exchange.message.id_raw)]
-        # A subscription is named by the id of the request that opened it: theirs upstream, the client's below.
-        if exchange.era == "modern" and (span := subscription_span(message)) is not None:
-            edits.append((span, exchange.message.id_raw))
+        try:
+            if exchange.message.method == "initialize" and message.kind == "result":
+                self.version = _negotiated(message)
+            edits = [(message.spans["id"], exchange.message.id_raw)]
+            # A subscription is named by the id of the request that opened it: theirs upstream, the client's below.
+            if exchange.era == "modern" and (span := subscription_span(message)) is not None:
+                edits.append((span, exchange.message.id_raw))
+        except RpcError as e:
+            self.failed(number, f"it answered with a message that cannot be read ({e.message})")
+            return
+        del self.calls[number]
         exchange.finish(decode(splice(message.raw, edits)) if exchange.rewrite else _renamed(message, edits))
 
     def _said(self, message: Message, number: int | None) -> None:
         exchange = None if number is None else self.calls.get(number)
         if message.method == "notifications/progress":
             span = message.params.get("progressToken")
-            token = None if span is None else loads(message.raw[span[0] : span[1]])
+            token = message.id_at(span)
             exchange = self.calls.get(token) if isinstance(token, int) else None
             if exchange is not None and span is not None and exchange.token is not None:
                 exchange.touched = self._clock()
                 exchange.emit(splice(message.raw, [(span, exchange.token)]))
             return
         if self.era == "modern" and (span := subscription_span(message)) is not None:
-            subscription = loads(message.raw[span[0] : span[1]])
+            subscription = message.id_at(span)
             exchange = self.calls.get(subscription) if isinstance(subscription, int) else None
             if exchange is not None:
                 exchange.touched = self._clock()
@@ -264,8 +275,8 @@ def unavailable(server: str, why: str) -> UpstreamError:
 def _negotiated(message: Message) -> str | None:
     span = message.spans["result"]
     inner = message.inside(span, "result").get("protocolVersion")
-    value = None if inner is None else loads(message.raw[inner[0] : inner[1]])
-    return value if isinstance(value, str) else None
+    value = None if inner is None else message.at(inner)
+    return value if isinstance(value, str) and _VERSION.fullmatch(value) else None
 
 
 def _renamed(message: Message, edits: list[tuple[Span, bytes]]) -> Message:
