@@ -14,10 +14,11 @@ from attrs import define, field
 from mcptunnel.core.dispatch import LISTS, Links, authorize, items, reference, to_named, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.jsonrpc import Message, decode, encode, loads, result_reply, splice
+from mcptunnel.core.jsonrpc import Message, decode, encode, result_reply, splice
 from mcptunnel.core.link import unavailable
 from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
-from mcptunnel.core.principal import reaches
+from mcptunnel.core.principal import Principal, reaches
+from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target, split
 
 __all__ = ["Directory", "to_many"]
@@ -68,7 +69,8 @@ def _ask(links: Links, parent: Exchange, server: str, raw: bytes, done: Callable
         principal=parent.principal,
         era=parent.era,
         sink=_Collect(parent, done),
-        record=parent.record,
+        # Of its own: what one server fails at is not what the client is told.
+        record=Record(),
         patience=FAN_OUT_PATIENCE,
     )
     parent.on_end(lambda _: part.abandon())
@@ -89,7 +91,6 @@ def _fan_out(
     def settled(server: str, answer: Any) -> None:
         answers[server] = answer
         if len(answers) == len(servers) and not exchange.done:
-            exchange.record.upstream = None
             try:
                 merge({name: answers[name] for name in servers})
             except RpcError as e:
@@ -132,7 +133,7 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
         exchange.record.target = name
         if method in ("tools/call", "prompts/get"):
             _by_name(links, exchange, target, place, name, method)
-        elif method == "completion/complete" and split(target, name) is not None:
+        elif method == "completion/complete" and "name" in message.inside(message.params["ref"], "params.ref"):
             _by_name(links, exchange, target, place, name, "prompts/get")
         else:
             _by_uri(links, exchange, servers, directory, name)
@@ -169,6 +170,7 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
             def done(
                 reply: Message | None, error: RpcError | None, server: str = server, rest: list[str] = following
             ) -> None:
+                exchange.record.upstream = server
                 if reply is not None and reply.kind == "result":
                     directory.learn(uri, server)
                     exchange.finish(reply)
@@ -213,7 +215,10 @@ def _results(answers: dict[str, Any]) -> dict[str, dict[str, Any]]:
     good: dict[str, dict[str, Any]] = {}
     for server, answer in answers.items():
         if isinstance(answer, Message) and answer.kind == "result":
-            value = loads(answer.value("result") or b"null")
+            try:
+                value = answer.at(answer.spans["result"])
+            except RpcError:
+                continue
             if isinstance(value, dict):
                 good[server] = value
     if answers and not good:
@@ -284,7 +289,7 @@ def _discover(links: Links, exchange: Exchange, servers: list[str], identity: di
                 "capabilities": capabilities,
                 "serverInfo": identity,
                 "_meta": {"io.modelcontextprotocol/serverInfo": identity},
-                **_caching(results),
+                **_caching(results, exchange.principal),
                 **_instructions(results),
             },
         )
@@ -292,11 +297,11 @@ def _discover(links: Links, exchange: Exchange, servers: list[str], identity: di
     _fan_out(links, exchange, servers, ask, merge)
 
 
-def _caching(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The shortest life and the narrowest scope of the parts (2026-07-28, "Caching")."""
+def _caching(results: dict[str, dict[str, Any]], principal: Principal) -> dict[str, Any]:
+    """The shortest life and the narrowest scope of the parts (2026-07-28, "Caching"); chosen for one is private."""
     lives = [v if isinstance(v := r.get("ttlMs"), int) else 0 for r in results.values()]
-    public = bool(results) and all(r.get("cacheScope") == "public" for r in results.values())
-    return {"ttlMs": min(lives, default=0), "cacheScope": "public" if public else "private"}
+    public = principal.allow is None and all(r.get("cacheScope") == "public" for r in results.values())
+    return {"ttlMs": min(lives, default=0), "cacheScope": "public" if public and results else "private"}
 
 
 def _list(links: Links, exchange: Exchange, servers: list[str], directory: Directory) -> None:
@@ -320,7 +325,7 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
                 for hint in ("ttlMs", "cacheScope"):
                     span = reply.inside(reply.spans["result"], "result").get(hint)
                     if span is not None:
-                        hints[hint] = loads(reply.raw[span[0] : span[1]])
+                        hints[hint] = reply.at(span)
             except RpcError as e:
                 settle(e)
                 return
@@ -353,7 +358,7 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
                     raws.append(raw)
         result = b'"%b":[%b]' % (member.encode(), b",".join(raws))
         if exchange.era == "modern":
-            hints = _caching({server: hint for server, (_, hint) in good.items()})
+            hints = _caching({server: hint for server, (_, hint) in good.items()}, exchange.principal)
             result += b',"resultType":"complete",' + encode(hints)[1:-1]
         exchange.finish(decode(result_reply(exchange.message.id_raw, b"{%b}" % result)))
 

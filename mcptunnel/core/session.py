@@ -14,7 +14,7 @@ from mcptunnel.core.aggregate import Directory, to_many
 from mcptunnel.core.dispatch import to_one
 from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange, Sink
-from mcptunnel.core.jsonrpc import Id, Message, error_reply, loads, splice
+from mcptunnel.core.jsonrpc import Id, Message, error_reply, splice
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.routing import Target
@@ -35,13 +35,13 @@ class StandingSink(Sink, Protocol):
 class _Asked:
     """A request of a server that waits for the client's response."""
 
-    __slots__ = ("id_raw", "link", "sink", "token")
+    __slots__ = ("exchange", "id_raw", "link", "token")
 
-    def __init__(self, link: Link, id_raw: bytes, token: bytes | None, sink: Sink | None) -> None:
+    def __init__(self, link: Link, id_raw: bytes, token: bytes | None, exchange: Exchange | None) -> None:
         self.link: Final = link
         self.id_raw: Final = id_raw
         self.token: Final = token
-        self.sink: Final = sink
+        self.exchange: Final = exchange
 
 
 class Session:
@@ -119,17 +119,19 @@ class Session:
         """
         self.used = self._clock()
         if message.method == "notifications/cancelled":
-            exchange = self.active.get(message.param("requestId"))
+            wanted = message.id_at(message.params.get("requestId"))
+            exchange = None if wanted is None else self.active.get(wanted)
             if exchange is not None and exchange.message.method != "initialize":
                 span = message.params.get("reason")
                 exchange.abandon(None if span is None else message.raw[span[0] : span[1]])
         elif message.method == "notifications/progress":
             span = message.params.get("progressToken")
-            asked = None if span is None else self._asked.get(loads(message.raw[span[0] : span[1]]))
+            number = message.id_at(span)
+            asked = self._asked.get(number) if isinstance(number, int) else None
             if span is not None and asked is not None and asked.token is not None:
                 asked.link.tell(splice(message.raw, [(span, asked.token)]))
         else:
-            for link in self.links.values():
+            for link in list(self.links.values()):
                 link.tell(message.raw)
                 if message.method == "notifications/initialized" and self.attached:
                     # Whoever attached before there was a revision (a WebSocket does) has waited for this.
@@ -196,7 +198,7 @@ class Session:
             link,
             message.id_raw,
             None if token is None else message.raw[token[0] : token[1]],
-            exchange.sink if exchange is not None else None,
+            exchange,
         )
         self._asked[number] = asked
         if exchange is not None:
@@ -207,8 +209,10 @@ class Session:
 
     def link_lost(self, link: Link) -> None:
         """A server's connection is gone. With its only server a session has nothing left."""
-        if self.links.get(link.server) is link:
-            del self.links[link.server]
+        if self.links.get(link.server) is not link:
+            # It was never there: the request that wanted it says why.
+            return
+        del self.links[link.server]
         for number in [n for n, asked in self._asked.items() if asked.link is link]:
             del self._asked[number]
         if not self.target.prefixed:
@@ -221,11 +225,11 @@ class Session:
         for number, asked in self._asked.items():
             if span is not None and asked.link is link and asked.id_raw == wanted:
                 raw = splice(message.raw, [(span, b"%d" % number)])
-                if asked.sink is not None:
-                    asked.sink.message(raw)
+                del self._asked[number]
+                if asked.exchange is not None and not asked.exchange.done:
+                    asked.exchange.emit(raw)
                 else:
                     self.say(raw)
-                del self._asked[number]
                 return
 
     def _unanswered(self, number: int) -> None:
