@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Thresholds
+from mcptunnel.core.errors import ListenError
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
 from mcptunnel.core.preface import Action
@@ -78,6 +80,14 @@ class Daemon(MultiService):
 
     def __attrs_post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+    def privilegedStartService(self) -> None:
+        """Bind the listener, or say in one line why not and end the process with status 1."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except ListenError as e:
+            print(f"mcptunnel: {e}", file=sys.stderr)
+            raise SystemExit(1) from None
 
     def stopService(self) -> Deferred[Any]:
         return Deferred.fromCoroutine(self._stop())
