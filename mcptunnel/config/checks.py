@@ -101,9 +101,10 @@ def _check_trust(server: ServerConfig, report: Report) -> None:
     if not report.sound(_PROXIES, f"{_TLS}.trust_any_peer"):
         return
     trust = Trust(tls.trusted_proxies)
+    everybody, wide = set(trust.everybody), set(trust.wide)
     for i, rule in enumerate(tls.trusted_proxies):
         key = f"{_PROXIES}[{i}]"
-        if rule in trust.everybody:
+        if rule in everybody:
             if tls.trust_any_peer:
                 continue
             report.error(
@@ -112,7 +113,7 @@ def _check_trust(server: ServerConfig, report: Report) -> None:
                 "list the networks of the proxies, "
                 "or write trust_any_peer: true if nobody else can reach this port",
             )
-        elif rule in trust.wide:
+        elif rule in wide:
             report.warn(
                 key,
                 f"{report.shown(key, rule)} is a wide network, and every host in it can claim any client address; "

@@ -171,9 +171,10 @@ class Section(Generic[T]):
         meant = synonym or (None if elsewhere else guess(name, self.fields))
         if meant:
             spot.error(f"unknown key; did you mean {meant}?")
-            at.report.refused.add(at.path(meant))
+            at.report.refuse(at.path(meant))
         elif elsewhere:
             spot.error(f"unknown key here; did you mean {' or '.join(elsewhere)}?")
-            at.report.refused.update(elsewhere)
+            for key in elsewhere:
+                at.report.refuse(key)
         else:
             spot.error(f"unknown key; known here: {', '.join(self.fields)}")

@@ -225,7 +225,7 @@ def note(at: At, refused: RefusedError) -> None:
     if str(refused):
         at.error(str(refused))
     else:
-        at.report.refused.add(at.key)
+        at.report.refuse(at.key)
 
 
 def guess(name: str, known: Mapping[str, Any]) -> str | None:

@@ -59,7 +59,7 @@ class _CountError(Exception):
 
 
 class _Loader(Reader, Scanner, Parser, Composer, Resolver):
-    """PyYAML's pipeline up to the node tree, with a bound on depth."""
+    """PyYAML's pipeline up to the node tree, with bounds on depth and number."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -68,9 +68,13 @@ class _Loader(Reader, Scanner, Parser, Composer, Resolver):
         Composer.__init__(self)
         Resolver.__init__(self)
         self._depth = 0
+        self._count = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise _CountError
         if self._depth > MAX_DEPTH:
             raise _DepthError(self.line + 1)
         try:

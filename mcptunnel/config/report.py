@@ -15,7 +15,7 @@ __all__ = ["At", "FileUse", "Report", "Scope"]
 
 # More would scroll the first, most telling ones away.
 _MOST_FINDINGS: Final = 100
-_LAST_STEP: Final = re.compile(r"(\[[0-9]+\]|\.?('.*'|[^.\[]+))\Z", re.DOTALL)
+_LAST_STEP: Final = re.compile(r"(\[[0-9]+\]|\.?('[^']*'|[^.\[]+))\Z")
 
 
 @frozen(kw_only=True)
@@ -44,6 +44,7 @@ class Report:
         places: Where each key stands.
         given: Keys that have a value.
         refused: Keys whose value is wrong, or that are probably meant by an unknown key.
+        tainted: These, and every key above them.
         hidden: Keys whose value came out of a reference, and is not shown.
         files: Files that must exist when the daemon starts.
     """
@@ -54,13 +55,14 @@ class Report:
     places: dict[str, Place] = field(factory=dict)
     given: set[str] = field(factory=set)
     refused: set[str] = field(factory=set)
+    tainted: set[str] = field(factory=set)
     hidden: set[str] = field(factory=set)
     files: list[FileUse] = field(factory=list)
 
     def error(self, key: str, message: str, place: Place | None = None) -> None:
         """Note something wrong, at ``place`` or where ``key`` stands; ``key`` counts as refused from now on."""
         place = place or self.place(key)
-        self.refused.add(key)
+        self.refuse(key)
         self.findings.append(Finding(file=place.file, line=place.line, key=key, message=message))
 
     def warn(self, key: str, message: str, place: Place | None = None) -> None:
@@ -68,14 +70,21 @@ class Report:
         place = place or self.place(key)
         self.warnings.append(Finding(file=place.file, line=place.line, key=key, message=message))
 
+    def refuse(self, key: str) -> None:
+        """Let ``key`` count as refused."""
+        self.refused.add(key)
+        while key and key not in self.tainted:
+            self.tainted.add(key)
+            key = _above(key)
+
     def shown(self, key: str, value: str) -> str:
         """``value`` of ``key`` for a message, unless it came out of a reference."""
-        return "the value" if self.hidden & {key, _LAST_STEP.sub("", key)} else seen(value)
+        return "the value" if self.hidden & {key, _above(key)} else seen(value)
 
     def place(self, key: str) -> Place:
         """Where ``key`` stands, or the nearest key above it that is there."""
         while key and key not in self.places:
-            key = _LAST_STEP.sub("", key)
+            key = _above(key)
         return self.places.get(key, Place(file=self.name))
 
     def sound(self, *keys: str) -> bool:
@@ -83,9 +92,15 @@ class Report:
 
         Rules that look at several keys stay silent otherwise: one mistake, one finding.
         """
-        return not any(
-            _within(key, refused) or _within(refused, key) for key in keys for refused in self.refused if refused
-        )
+        for key in keys:
+            if key in self.tainted:
+                return False
+            above = _above(key)
+            while above:
+                if above in self.refused:
+                    return False
+                above = _above(above)
+        return True
 
     def done(self) -> tuple[str, ...]:
         """The warnings.
@@ -105,8 +120,9 @@ class Report:
         return tuple(map(str, self.warnings))
 
 
-def _within(key: str, above: str) -> bool:
-    return key == above or (key.startswith(above) and key[len(above)] in ".[")
+def _above(key: str) -> str:
+    """The key that holds ``key``; empty for a key of the whole file."""
+    return _LAST_STEP.sub("", key)
 
 
 @frozen(kw_only=True)
