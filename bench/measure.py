@@ -165,9 +165,8 @@ def _row(program: Program, samples: dict[str, list[tuple[float, float]]], baseli
 
 
 def _print(rows: list[dict[str, Any]], baseline: str, rounds: int, seconds: float, connections: int) -> None:
-    print(
-        f"\nmedian of {rounds} rounds of {seconds:g} s in turns, {connections} connections; ratios against: {baseline}\n"
-    )
+    print(f"\nmedian of {rounds} rounds of {seconds:g} s in turns, {connections} connections")
+    print(f"ratios against: {baseline}\n")
     print(f"{'':40} {'req/s':>8} {'ratio':>6} {'CPU µs':>8} {'ratio':>6} {'MiB':>6}")
     for row in rows:
         print(

@@ -43,9 +43,9 @@ echo = Echo()
 site = Site(
     echo,
     Resolver(ForwardedPolicy(trust=Trust(("10.0.0.0/8",)))),
-    reactor,  # type: ignore[arg-type]
+    reactor,
     admit=account.admit,
     on_record=account.record,
 )
 EagerPort(int(sys.argv[1]), site, 1024, "127.0.0.1", reactor).startListening()
-reactor.run()  # type: ignore[attr-defined]
+reactor.run()

@@ -23,5 +23,5 @@ class Quiet(Site):
         """Nothing: the access log would cost another 15 µs."""
 
 
-reactor.listenTCP(int(sys.argv[1]), Quiet(Echo()), 1024, "127.0.0.1")  # type: ignore[attr-defined]
-reactor.run()  # type: ignore[attr-defined]
+reactor.listenTCP(int(sys.argv[1]), Quiet(Echo()), 1024, "127.0.0.1")  # type: ignore[arg-type, no-untyped-call]
+reactor.run()

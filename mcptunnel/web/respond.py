@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from twisted.web.http import RESPONSES, datetimeToString
+from twisted.web.http import NO_BODY_CODES, RESPONSES, datetimeToString
 
 from mcptunnel.core.errors import RequestError, RpcError, problem
 
 if TYPE_CHECKING:
     from mcptunnel.web.request import Request
 
-__all__ = ["DEFAULT_HEADERS", "PROBLEM", "CommonHeaders", "header_block", "respond_error", "status_line"]
+__all__ = ["DEFAULT_HEADERS", "PROBLEM", "CommonHeaders", "header_block", "reply_start", "respond_error", "status_line"]
 
 PROBLEM: Final = b"application/problem+json"
 
@@ -37,6 +37,9 @@ _HSTS: Final = "strict-transport-security"
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110 §5.5: what would end a line early, and splits the response in two.
 _LINE_BREAKS: Final = re.compile(rb"[\r\n\0]")
+# Status line and Content-Type of replies without further headers; there are few of them, unless somebody makes many.
+_STARTS: Final[dict[tuple[int, bytes], bytes]] = {}
+_STARTS_MOST: Final = 256
 _STATUS_LINES: Final = {code: b"HTTP/1.1 %d %b\r\n" % (code, phrase) for code, phrase in RESPONSES.items()}
 
 
@@ -117,6 +120,20 @@ def status_line(code: int, phrase: bytes | None = None) -> bytes:
     if phrase is None or phrase == RESPONSES.get(code):
         return _STATUS_LINES.get(code) or b"HTTP/1.1 %d \r\n" % code
     return b"HTTP/1.1 %d %b\r\n" % (code, _LINE_BREAKS.sub(b" ", phrase))
+
+
+def reply_start(status: int, content_type: bytes) -> bytes | None:
+    """Status line and Content-Type, or None for a status that goes without content (RFC 9110 §6.4.1).
+
+    Raises:
+        ValueError: The content type has a line break in it.
+    """
+    start = _STARTS.get((status, content_type))
+    if start is None and status not in NO_BODY_CODES:
+        start = status_line(status) + header_block([(b"Content-Type", content_type)])
+        if len(_STARTS) < _STARTS_MOST:
+            _STARTS[status, content_type] = start
+    return start
 
 
 def respond_error(request: Request, error: RequestError) -> None:

@@ -112,10 +112,10 @@ class Served:
     clock: Clock
     records: list[Record] = field(factory=list)
 
-    def connect(self, peer: Any = None, *, tls: bool = False, refuse: Any = None) -> Connection:
+    def connect(self, peer: Any = None, *, tls: bool = False, refuse: Any = None, transport: Any = None) -> Connection:
         factory = self.site if refuse is None else self.site.refusing(refuse)
         channel = factory.buildProtocol(None)  # type: ignore[arg-type]
-        transport = StringTransport(peerAddress=peer)
+        transport = transport or StringTransport(peerAddress=peer)
         if tls:
             directlyProvides(transport, ISSLTransport, providedBy(transport))
         assert isinstance(channel, HTTPChannel)
@@ -140,3 +140,21 @@ def serve(resource: Any = None, *, trusted: tuple[str, ...] = (), policy: Any = 
 def statuses(data: bytes) -> list[int]:
     """The status codes in what a client has received."""
     return [int(line[9:12]) for line in data.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+
+
+def get(extra: bytes = b"", path: bytes = b"/", method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:
+    return method + b" " + path + b" " + version + b"\r\nHost: localhost:8080\r\n" + extra + b"\r\n"
+
+
+def split(reply: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """Status line, headers by lower-case name, body."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    return first, {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}, body
+
+
+def ask(
+    render: Callable[[Any], Any], request: bytes = b"", **arguments: Any
+) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """The reply of a resource that renders by ``render``."""
+    return split(serve(Calling(render), **arguments).connect().send(request or get()))

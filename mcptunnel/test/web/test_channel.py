@@ -6,14 +6,13 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.plaintext import PlainRequest, Redirect
 from mcptunnel.test.web.sites import Calling, Echo, Later, serve, statuses
-from mcptunnel.web.channel import peer_text
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -517,43 +516,6 @@ class DeadlineTests(SynchronousTestCase):
         later.seen[0].respond(200, b"text/plain", b"")
         self.assertEqual(statuses(connection.received()), [200])
 
-    def test_a_client_that_does_not_read_is_cut_off(self) -> None:
-        """Thirty seconds with a full transport."""
-        later = Later()
-        served = serve(later, limits=self.limits)
-        connection = served.connect()
-        connection.send(GET)
-        connection.transport.producer.pauseProducing()
-        connection.wait(29)
-        self.assertFalse(connection.aborted)
-        connection.wait(2)
-        self.assertTrue(connection.aborted)
-
-    def test_a_client_that_reads_slowly_but_surely_is_not(self) -> None:
-        """What counts is what the transport gets rid of; then it stalls, and is cut off."""
-        later = Later()
-        connection = serve(later, limits=self.limits).connect()
-        connection.send(GET)
-        transport = connection.transport
-        transport.offset, transport._tempDataLen, transport.dataBuffer = 0, 0, bytes(100_000)
-        transport.producer.pauseProducing()
-        for _ in range(90):
-            transport.offset += 1_000
-            connection.wait(1)
-        self.assertFalse(connection.aborted)
-        connection.wait(62)
-        self.assertTrue(connection.aborted)
-
-    def test_a_closing_connection_that_is_never_read_is_cut_off(self) -> None:
-        """Closing waits for the last bytes; not for ever."""
-        connection = serve(limits=self.limits).connect()
-        connection.send(get(b"Connection: close\r\n"))
-        self.assertTrue(connection.transport.disconnecting)
-        connection.wait(29)
-        self.assertFalse(connection.aborted)
-        connection.wait(2)
-        self.assertTrue(connection.aborted)
-
     def test_a_head_in_time_is_served(self) -> None:
         """Nine seconds are fine, and the clock starts anew with each head."""
         connection = serve(limits=self.limits).connect()
@@ -622,17 +584,6 @@ class RecordTests(SynchronousTestCase):
         connection = serve(on_record=on_record).connect()
         self.assertEqual(statuses(connection.send(GET + GET)), [200, 200])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-
-
-class PeerTests(SynchronousTestCase):
-    """The other end of the socket as text."""
-
-    def test_each_kind_of_address(self) -> None:
-        """As the resolver wants it."""
-        self.assertEqual(peer_text(IPv4Address("TCP", "192.0.2.1", 5)), "192.0.2.1")
-        self.assertEqual(peer_text(IPv6Address("TCP", "2001:db8::1", 5)), "2001:db8::1")
-        self.assertEqual(peer_text(UNIXAddress("/run/x")), "unix:")
-        self.assertEqual(peer_text(UNIXAddress(None)), "unix:")
 
 
 class FailureTests(SynchronousTestCase):

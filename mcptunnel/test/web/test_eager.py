@@ -45,14 +45,8 @@ class EagerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.socket = Socket()
-        self.wire: Any = EagerPort.transport(
-            self.socket,
-            Protocol(),
-            ("127.0.0.1", 1),
-            None,
-            1,
-            self.reactor,  # type: ignore[arg-type]
-        )
+        make: Any = EagerPort.transport
+        self.wire: Any = make(self.socket, Protocol(), ("127.0.0.1", 1), None, 1, self.reactor)
         self.wire.connected = 1
 
     def test_ports_make_such_connections(self) -> None:
