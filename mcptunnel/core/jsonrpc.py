@@ -113,7 +113,7 @@ class Message:
         spans: Members of the message.
     """
 
-    __slots__ = ("_params", "id", "kind", "method", "raw", "spans")
+    __slots__ = ("_meta", "_params", "id", "kind", "method", "raw", "spans")
 
     def __init__(self, raw: bytes, kind: Kind, id_: Id | None, method: str | None, spans: dict[str, Span]) -> None:
         self.raw: Final = raw
@@ -122,6 +122,7 @@ class Message:
         self.method: Final = method
         self.spans: Final = spans
         self._params: dict[str, Span] | None = None
+        self._meta: dict[str, Span] | None = None
 
     def __repr__(self) -> str:
         # No payload: arguments and results may be secret.
@@ -191,8 +192,10 @@ class Message:
 
     def meta(self) -> dict[str, Span]:
         """Members of ``params._meta``, as spans of :attr:`raw`; empty when there are none."""
-        span = self.params.get("_meta")
-        return {} if span is None else self.inside(span, "params._meta")
+        if self._meta is None:
+            span = self.params.get("_meta")
+            self._meta = {} if span is None else self.inside(span, "params._meta")
+        return self._meta
 
     def with_id(self, id_raw: bytes) -> bytes:
         """The message under another id."""

@@ -5,6 +5,7 @@ WebSocket handshakes are requests and pass here too, before their 101.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from mcptunnel.core.errors import RequestError
@@ -31,6 +32,8 @@ class Gate:
         self._hosts: Final = hosts
         self._keyring: Final = keyring
         self._anonymous: Final = anonymous
+        # Nearly all requests name one of a few hosts; the bound keeps strangers from filling memory with others.
+        self._admits: Final = lru_cache(256)(lambda host, tls, vouched: hosts.admits(host, tls=tls, vouched=vouched))
 
     def __call__(self, request: Request) -> None:
         """Decide about ``request`` and write down who asks.
@@ -48,7 +51,7 @@ class Gate:
         identity = request.identity
         tls = identity.scheme == "https" and identity.verdict in ("direct", "stripped")
         vouched = identity.verdict in ("trusted", "forwarded")
-        if not self._hosts.admits(identity.host, tls=tls, vouched=vouched):
+        if not self._admits(identity.host, tls, vouched):
             raise RequestError(
                 421,
                 "host_not_allowed",
