@@ -46,6 +46,9 @@ class Decoder:
     def __init__(self, max_bytes: int) -> None:
         self._max: Final = max_bytes
         self._tail = b""
+        # Further pieces of the unfinished line, joined when it ends: a long line must not be copied for each of them.
+        self._more: list[bytes] = []
+        self._waiting = 0
         self._data: list[bytes] = []
         self._size = 0
         self._event = b""
@@ -59,7 +62,13 @@ class Decoder:
         Raises:
             ValueError: An event is longer than ``max_bytes``.
         """
-        text = self._tail + chunk if self._tail else chunk
+        if self._tail and not self._start and b"\n" not in chunk and b"\r" not in chunk and self._tail[-1:] != b"\r":
+            self._more.append(chunk)
+            self._waiting += len(chunk)
+            self._check_size(len(self._tail) + self._waiting)
+            return []
+        text = b"".join((self._tail, *self._more, chunk))
+        self._more, self._waiting = [], 0
         if self._start:
             if len(text) < 3 and b"\xef\xbb\xbf".startswith(text):
                 self._tail = text
@@ -69,8 +78,7 @@ class Decoder:
         lines = text.splitlines(keepends=True)
         # An unfinished line waits; a CR at the very end too: an LF that belongs to it may follow.
         self._tail = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
-        if len(self._tail) + self._size > self._max:
-            raise ValueError(f"an event is longer than {self._max} bytes")
+        self._check_size(len(self._tail))
         events: list[Event] = []
         for line in lines:
             self._line(line.rstrip(b"\r\n"), events)
@@ -78,6 +86,10 @@ class Decoder:
             # A lone CR is an empty line: dispatch now, and swallow the LF that may come.
             self._line(b"", events)
         return events
+
+    def _check_size(self, unfinished: int) -> None:
+        if unfinished + self._size > self._max:
+            raise ValueError(f"an event is longer than {self._max} bytes")
 
     def _line(self, line: bytes, events: list[Event]) -> None:
         if not line:
@@ -90,12 +102,11 @@ class Decoder:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._size += len(value) + 1
-            if self._size > self._max:
-                raise ValueError(f"an event is longer than {self._max} bytes")
+            self._check_size(0)
             self._data.append(value)
         elif name == b"event":
             self._event = value
         elif name == b"id" and b"\0" not in value:
             self._id = value
-        elif name == b"retry" and value.isdigit():
+        elif name == b"retry" and value.isdigit() and len(value) < 10:
             self._retry = int(value)
