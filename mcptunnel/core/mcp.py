@@ -55,6 +55,7 @@ SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 
 # MCP 2026-07-28, Transports, "Standard headers": the member that Mcp-Name repeats.
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_BRACE: Final = ord("{")
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 _PLAIN: Final = re.compile(r"[\x20-\x7e]*")
 
@@ -168,7 +169,8 @@ def check_headers(message: Message, header: HeaderLookup | None) -> None:
             reason="unsupported_version",
             data={"supported": list(MODERN_VERSIONS), "requested": version},
         )
-    if CAPABILITIES_KEY not in message.meta():
+    capabilities = message.meta().get(CAPABILITIES_KEY)
+    if capabilities is None or message.raw[capabilities[0]] != _BRACE:
         raise RpcError(
             INVALID_PARAMS, f"params._meta[{CAPABILITIES_KEY!r}]: expected an object", reason="invalid_params"
         )

@@ -72,7 +72,7 @@ def reaches(principal: Principal, server: str) -> bool:
         return True
     full = f"{server}__"
     for pattern in principal.allow:
-        fixed = _WILDCARD.split(pattern, maxsplit=1)[0]
-        if full.startswith(fixed) or fixed.startswith(full):
+        fixed, *wild = _WILDCARD.split(pattern, maxsplit=1)
+        if fixed.startswith(full) or (wild and full.startswith(fixed)):
             return True
     return False
