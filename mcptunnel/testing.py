@@ -1,8 +1,8 @@
 """Fakes for whoever writes tests: servers, wires and sinks in memory, without a reactor.
 
 They are public and verified: :class:`FakeUpstream` passes the same tests as the real transports
-(``mcptunnel/test/upstream/contract.py``). A fake is strict where the real thing is lenient: a second reply, or a message
-after the reply, is an error here.
+(``mcptunnel/test/upstream/contract.py``). A fake is strict where the real thing is lenient: a second reply, or a
+message after the reply, is an error here.
 """
 
 from __future__ import annotations

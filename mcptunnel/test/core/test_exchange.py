@@ -76,7 +76,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_an_error_of_the_server_is_passed_on_with_its_code(self) -> None:
         """It is no failure of ours, and is not rewritten."""
-        self.exchange.rewrite = lambda reply: b"rewritten"
+        self.exchange.rewrite = lambda _: b"rewritten"
         raw = response("x", error={"code": -32002, "message": "gone"})
         self.exchange.finish(decode(raw))
         self.assertEqual(self.sink.replies, [(raw, None, -32002)])
@@ -111,10 +111,10 @@ class ExchangeTests(SynchronousTestCase):
         self.exchange.resume()
         self.exchange.resume()
         self.assertEqual(self.call.told, ["pause", "resume"])
-        for end in (lambda: self.exchange.finish(decode(response("x"))), lambda: self.exchange.abandon()):
+        for end in (lambda e: e.finish(decode(response("x"))), lambda e: e.abandon()):
             self.setUp()
             self.exchange.pause()
-            end()
+            end(self.exchange)
             self.assertEqual(self.call.told[:2], ["pause", "resume"])
 
     def test_without_an_upstream_side_pausing_and_abandoning_do_no_harm(self) -> None:

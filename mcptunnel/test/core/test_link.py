@@ -76,7 +76,10 @@ class IdTests(Case):
 
     def test_all_other_bytes_travel_untouched(self) -> None:
         """Both ways: spaces, order, number spelling, unknown members."""
-        raw = b'{ "x":1.0e1, "params" : {"name":"a", "arguments":{"id":7, "n":1.00}}, "id" : "\\u0061", "method":"tools/call","jsonrpc":"2.0" }'
+        raw = (
+            b'{ "x":1.0e1, "params" : {"name":"a", "arguments":{"id":7, "n":1.00}}, '
+            b'"id" : "\\u0061", "method":"tools/call","jsonrpc":"2.0" }'
+        )
         _, sink = self.ask(raw)
         self.assertEqual(self.wire.last.raw, raw.replace(b'"\\u0061"', b"1"))
         self.link.received(b'{"result" : {"id":1, "v":2.50},\t"id" :1 ,"jsonrpc":"2.0"}', 1)
@@ -161,9 +164,9 @@ class LyingServerTests(Case):
 
     def test_after_the_end_of_the_link_nothing_is_heard(self) -> None:
         """Lost or closed: what is still in the pipe has no meaning."""
-        for end in (lambda: self.link.lost("gone"), lambda: self.link.close()):
+        for end in (lambda link: link.lost("gone"), lambda link: link.close()):
             self.setUp()
-            end()
+            end(self.link)
             self.link.received(notification("notifications/x"))
             self.link.received(request("ping", 1))
             self.assertEqual(self.owner.said, [])

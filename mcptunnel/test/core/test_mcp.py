@@ -171,9 +171,9 @@ class CheckTests(SynchronousTestCase):
 
     def test_each_header_must_be_there_once_and_agree(self) -> None:
         """Missing, different, different in case, malformed, twice."""
-        for name in GOOD:
+        for name, good in GOOD.items():
             self.refused(call(), {k: v for k, v in GOOD.items() if k != name}, HEADER_MISMATCH, 400)
-            for value in ("other", GOOD[name].upper() + "x", "", [GOOD[name], GOOD[name]], "=?base64?!?="):
+            for value in ("other", good.upper() + "x", "", [good, good], "=?base64?!?="):
                 self.refused(call(), {**GOOD, name: value}, HEADER_MISMATCH, 400)
         self.refused(call(), {**GOOD, "Mcp-Method": "Tools/call"}, HEADER_MISMATCH, 400)
         self.refused(call(), {**GOOD, "Mcp-Name": "Add"}, HEADER_MISMATCH, 400)
@@ -199,8 +199,15 @@ class CheckTests(SynchronousTestCase):
 
     def test_the_envelope_must_be_complete(self) -> None:
         """Revision and capabilities, on every transport."""
-        for meta in ({}, {CAPABILITIES_KEY: {}}, {VERSION_KEY: 3, CAPABILITIES_KEY: {}}, {VERSION_KEY: MODERN},
-                     {VERSION_KEY: MODERN, CAPABILITIES_KEY: None}, {VERSION_KEY: MODERN, CAPABILITIES_KEY: []}):  # fmt: skip
+        metas: tuple[dict[str, Any], ...] = (
+            {},
+            {CAPABILITIES_KEY: {}},
+            {VERSION_KEY: 3, CAPABILITIES_KEY: {}},
+            {VERSION_KEY: MODERN},
+            {VERSION_KEY: MODERN, CAPABILITIES_KEY: None},
+            {VERSION_KEY: MODERN, CAPABILITIES_KEY: []},
+        )
+        for meta in metas:
             message = decode(request("tools/call", 1, {"name": "add", "_meta": meta}))
             for headers in (GOOD, None):
                 self.refused(message, headers, INVALID_PARAMS, 400)

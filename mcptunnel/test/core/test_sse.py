@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -15,7 +16,8 @@ from mcptunnel.core.sse import COMMENT, Decoder, Event, encode
 PIECES = st.lists(
     st.sampled_from(
         [b"\r", b"\n", b"\r\n", b"\n\n", b"data: a", b"data:b", b"data", b"data:  c", b"event: e", b"id: 7", b"id",
-         b"id: \x00", b"retry: 10", b"retry: x", b": note", b"x: y", b"\xef\xbb\xbf", b":", b" ", b"\xc3\xa9", b"data: \x0b\x0c"]
+         b"id: \x00", b"retry: 10", b"retry: x", b": note", b"x: y", b"\xef\xbb\xbf", b":", b" ", b"\xc3\xa9",
+         b"data: \x0b\x0c"]
     ),
     max_size=25,
 ).map(b"".join)  # fmt: skip
@@ -30,13 +32,15 @@ def in_pieces(stream: bytes, cuts: list[int]) -> list[Event]:
     """All events of ``stream`` cut at ``cuts``."""
     decoder = Decoder(1 << 20)
     places = [0, *sorted(cuts), len(stream)]
-    return [event for a, b in zip(places, places[1:], strict=False) for event in decoder.feed(stream[a:b])]
+    return [event for a, b in pairwise(places) for event in decoder.feed(stream[a:b])]
 
 
 def by_the_book(stream: bytes) -> list[Event]:
     """The algorithm of WHATWG HTML 9.2.6, written down once more, on the whole stream."""
     lines = re.split(rb"\r\n|\n|\r", stream.removeprefix(b"\xef\xbb\xbf"))[:-1]
-    events, data, fields = [], None, {}
+    events: list[Event] = []
+    data: bytes | None = None
+    fields: dict[str, Any] = {}
     for line in lines:
         if not line:
             if data is not None:
