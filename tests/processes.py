@@ -7,7 +7,6 @@ stays behind even after `kill -9` of the runner.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import shutil
@@ -17,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +28,6 @@ __all__ = ["OutsideCase", "Process", "descendants", "free_port", "require"]
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 15.0
-
-_PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 _HOW_TO_GET: Final = {
     "nginx": "apt-get install nginx-light",
@@ -86,10 +83,16 @@ def free_port() -> int:
     raise AssertionError("no free port found")
 
 
-def _with_parent() -> None:
-    """In the child: end when the test run does."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+@cache
+def _with_parent() -> tuple[str, ...]:
+    """What to put before a command line so that the program ends when the test run does; empty where there is nothing.
+
+    Not ``preexec_fn``: other tests of the run use threads.
+    """
+    program = shutil.which("setpriv")
+    wrapper = () if program is None else (program, "--pdeathsig", "TERM", "--")
+    known = wrapper and subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode == 0
+    return wrapper if known else ()
 
 
 @define(eq=False)
@@ -106,23 +109,29 @@ class Process:
     log: Path
     popen: subprocess.Popen[bytes]
     stopped: bool = field(init=False, default=False)
+    _asked: bool = field(init=False, default=False)
 
     @classmethod
     def start(
-        cls, name: str, argv: Sequence[str], *, place: Path, env: Mapping[str, str] | None = None, log: str | None = None
+        cls,
+        name: str,
+        argv: Sequence[str],
+        *,
+        place: Path,
+        env: Mapping[str, str] | None = None,
+        log: str | None = None,
     ) -> Process:
         """Run ``argv`` in ``place`` with ``env`` added to ours."""
         path = place / f"{log or name}.log"
         with path.open("ab") as out:
             popen = subprocess.Popen(
-                argv,
+                [*_with_parent(), *argv],
                 cwd=place,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_with_parent,
             )
         return cls(name, path, popen)
 
@@ -145,6 +154,12 @@ class Process:
             time.sleep(0.03)
         raise AssertionError(f"{self.name} does not listen on {host}:{port} after {seconds:g} s:\n{self.output()}")
 
+    def terminate(self) -> None:
+        """SIGTERM, once."""
+        if not self._asked:
+            self._asked = True
+            self.popen.terminate()
+
     def stop(self, seconds: float = STOP_SECONDS) -> int:
         """SIGTERM, and wait; then SIGKILL for its whole group. Its exit status.
 
@@ -155,7 +170,7 @@ class Process:
             return self.popen.returncode
         self.stopped = True
         late = False
-        self.popen.terminate()
+        self.terminate()
         try:
             self.popen.wait(seconds)
         except subprocess.TimeoutExpired:

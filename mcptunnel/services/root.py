@@ -28,6 +28,7 @@ from mcptunnel.core.record import Record
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import Target, targets
 from mcptunnel.observe.access import AccessLog
+from mcptunnel.observe.daemonlog import ACCESS
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
@@ -90,12 +91,26 @@ class Daemon(MultiService):
             raise SystemExit(1) from None
 
     def stopService(self) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self._stop())
+        # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.
+        return Deferred.fromCoroutine(self._stop()).addErrback(
+            lambda failure: self._log.failure("the daemon did not stop in order", failure)
+        )
 
     async def _stop(self) -> None:
         """Take no more connections, let calls finish, close streams with a reason, end children."""
         self.stopping = True
-        await super().stopService()  # type: ignore[no-untyped-call]
+        try:
+            await super().stopService()  # type: ignore[no-untyped-call]
+            await self._drain()
+        finally:
+            # Whatever went wrong above, no connection, no process and no record is left behind.
+            self.site.abort()
+            for socket in list(self.sockets.sockets):
+                socket.dropConnection(abort=True)
+            await self.upstreams.close()
+            self.access()
+
+    async def _drain(self) -> None:
         self.site.drain().addErrback(lambda _: None)
         until = self.clock.seconds() + self.config.server.limits.drain_timeout
         while self.relay.in_flight and self.clock.seconds() < until:
@@ -112,11 +127,6 @@ class Daemon(MultiService):
         until = self.clock.seconds() + _CLOSE_SECONDS
         while (self.site.connections or self.sockets.sockets) and self.clock.seconds() < until:
             await self._wait(_DRAIN_STEP)
-        self.site.abort()
-        for socket in list(self.sockets.sockets):
-            socket.dropConnection(abort=True)
-        await self.upstreams.close()
-        self.access()
 
     def _wait(self, seconds: float) -> Deferred[None]:
         def cancel(_: Deferred[None]) -> None:
@@ -295,7 +305,7 @@ def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any
 
 def _access(config: Config) -> tuple[Callable[[Record], None] | None, Callable[[], None]]:
     """Where records go, and what brings the last of them there."""
-    log = Logger(namespace="access")
+    log = Logger(namespace=ACCESS)
     if config.logging.access == "off":
         return None, lambda: None
     if config.logging.access_file is None:

@@ -71,7 +71,7 @@ class McpSocket(WebSocketServerProtocol):
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:
-            self.sendClose(UNSUPPORTED_DATA, "MCP messages are text")
+            self.say_goodbye(UNSUPPORTED_DATA, "MCP messages are text")
             return
         self.record.received += len(payload)
         message: Message | None = None
@@ -82,7 +82,7 @@ class McpSocket(WebSocketServerProtocol):
             self._say(error_reply(e, None if message is None else message.id_raw))
         except Exception:
             self._logger.failure("a WebSocket message could not be handled")
-            self.sendClose(INTERNAL_ERROR, "internal error")
+            self.say_goodbye(INTERNAL_ERROR, "internal error")
 
     def _take(self, message: Message) -> None:
         if message.kind in ("result", "error"):
@@ -174,11 +174,16 @@ class McpSocket(WebSocketServerProtocol):
         if self.relay.closing:
             self.leave()
         else:
-            self.sendClose(INTERNAL_ERROR, "the session has ended: connect again")
+            self.say_goodbye(INTERNAL_ERROR, "the session has ended: connect again")
 
     def leave(self) -> None:
         """The daemon is stopping: close, also where there is no session to end."""
-        self.sendClose(GOING_AWAY, "the daemon is stopping")
+        self.say_goodbye(GOING_AWAY, "the daemon is stopping")
+
+    def say_goodbye(self, code: int, reason: str) -> None:
+        """Close with any code of RFC 6455 §7.4.1; autobahn's own ``sendClose`` takes none of them but 1000."""
+        if self.state == self.STATE_OPEN:
+            self.sendCloseFrame(code=code, reasonUtf8=reason.encode(), isReply=False)
 
     def _say(self, raw: bytes) -> None:
         self.record.sent += len(raw)
