@@ -122,9 +122,7 @@ class HttpClient:
     headers: dict[str, str] = field(factory=dict)
     session: str | None = None
 
-    def send(
-        self, verb: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def send(self, verb: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request, and its whole response."""
         with self.open(verb, path, body, headers) as (response, started):
             messages: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Real reverse proxies in front of a daemon, each with a file of ``etc/proxies`` whose names, ports and paths are replaced.
+"""Real reverse proxies in front of a daemon, each with a file of ``etc/proxies`` in which names and ports are replaced.
 
 What is replaced is listed here and nothing else is: a name that is not found in the file is an error.
 """
@@ -26,6 +26,7 @@ ETC = ROOT / "etc" / "proxies"
 CERT = "/etc/ssl/certs/server.crt"
 KEY = "/etc/ssl/private/server.key"
 PEM = "/etc/ssl/private/server.pem"
+
 
 def adapt(file: str, names: Mapping[str, str]) -> str:
     """A file of ``etc/proxies`` with every key of ``names`` replaced.
@@ -84,7 +85,8 @@ class ProxyCase(DaemonCase):
             # Started as root nginx changes to another user, who may not see our directory.
             user = f"user {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name};"
         temporary = "\n".join(
-            f"    {kind}_temp_path {self.place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            f"    {kind}_temp_path {self.place}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (self.place / "nginx.conf").write_text(
             f"daemon off;\npid {self.place}/nginx.pid;\nworker_processes 1;\n{user}\n"
@@ -102,9 +104,7 @@ class ProxyCase(DaemonCase):
         program, port, pair = require("traefik"), free_port(), self._pair()
         dynamic = self.place / "dynamic"
         dynamic.mkdir()
-        static = adapt(
-            "traefik-static.yaml", {'":443"': f'"127.0.0.1:{port}"', "/etc/traefik/dynamic": str(dynamic)}
-        )
+        static = adapt("traefik-static.yaml", {'":443"': f'"127.0.0.1:{port}"', "/etc/traefik/dynamic": str(dynamic)})
         (self.place / "traefik.yaml").write_text(static)
         if file == "traefik-spec.yaml":
             names = {"magictunnel.example.com": NAME, "magictunnel:3000": f"127.0.0.1:{daemon.port}"}
