@@ -22,7 +22,7 @@ __all__ = ["Daemon", "DaemonCase", "alive"]
 
 # What must stand in the log after SIGTERM, what a child's line starts with, and what must never stand there.
 _LAST_WORDS: Final = "Server Shut Down."
-_CHILDS: Final = "[mcptunnel.upstream.children.Child#info] server "
+_CHILDS: Final = "[mcptunnel.upstream.children.Child"
 _BAD_WORDS: Final = ("Traceback (most recent call last)", "#critical]", "Unhandled")
 
 
