@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.forwarded import ForwardedPolicy, Resolver
-from mcptunnel.web.eager import EagerPort
+from mcptunnel.tls.eager import write_eagerly
 from mcptunnel.web.site import Site
 
 
@@ -47,5 +47,5 @@ site = Site(
     admit=account.admit,
     on_record=account.record,
 )
-EagerPort(int(sys.argv[1]), site, 1024, "127.0.0.1", reactor).startListening()
+write_eagerly(reactor.listenTCP(int(sys.argv[1]), site, 1024, "127.0.0.1"))  # type: ignore[attr-defined]
 reactor.run()

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mcptunnel.tls.eager import write_eagerly
 from mcptunnel.tls.endpoints import describe, explain
 
 __all__ = ["Listener"]
@@ -70,6 +71,7 @@ class Listener(Service):
 
     def _started(self, port: IListeningPort) -> None:
         self._listening = port
+        write_eagerly(port)
         self._log.info(
             "listening on {address}", address=describe(self.host, getattr(port.getHost(), "port", self.port))
         )

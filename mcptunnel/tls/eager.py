@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IListeningPort
 
-__all__ = ["EagerPort", "EagerUNIXPort"]
+__all__ = ["write_eagerly"]
 
 
 class _EagerWrites:
@@ -61,13 +62,13 @@ class _EagerUNIXServer(_EagerWrites, unix.Server):
     pass
 
 
-class EagerPort(tcp.Port):
-    """A listening TCP port whose connections write eagerly; it wants ``startListening()``, like any made by hand."""
+def write_eagerly(port: IListeningPort) -> None:
+    """Let every connection that ``port`` accepts from now on write so. Other kinds of ports stay as they are.
 
-    transport = _EagerServer
-
-
-class EagerUNIXPort(unix.Port):
-    """The same for a UNIX socket."""
-
-    transport = _EagerUNIXServer
+    A port makes its connections of the class in its attribute ``transport``, so this works for ports of endpoints and
+    for sockets that were passed to us alike.
+    """
+    if isinstance(port, unix.Port):
+        port.transport = _EagerUNIXServer
+    elif isinstance(port, tcp.Port):
+        port.transport = _EagerServer

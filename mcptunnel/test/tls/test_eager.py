@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.protocol import Protocol
+from twisted.internet import tcp, unix
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.web.eager import EagerPort, EagerUNIXPort
+from mcptunnel.tls.eager import write_eagerly
 
 
 @define(eq=False)
@@ -45,14 +46,24 @@ class EagerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.socket = Socket()
-        make: Any = EagerPort.transport
+        port = tcp.Port(0, Factory(), reactor=self.reactor)
+        write_eagerly(port)
+        make: Any = port.transport
         self.wire: Any = make(self.socket, Protocol(), ("127.0.0.1", 1), None, 1, self.reactor)
         self.wire.connected = 1
 
     def test_ports_make_such_connections(self) -> None:
-        """TCP and UNIX alike."""
-        for port in (EagerPort, EagerUNIXPort):
+        """TCP and UNIX alike, whoever made the port; one port is changed, not all."""
+        for port in (tcp.Port(0, Factory()), unix.Port(b"/nowhere", Factory())):
+            before = port.transport
+            write_eagerly(port)
             self.assertEqual(port.transport.write.__qualname__, "_EagerWrites.write")
+            self.assertTrue(issubclass(port.transport, before))
+            self.assertIs(type(port).transport, before)
+
+    def test_other_ports_are_left_alone(self) -> None:
+        """What a test's reactor returns, for one."""
+        write_eagerly(MemoryReactorClock().listenTCP(0, Factory()))
 
     def test_a_write_is_sent_at_once(self) -> None:
         """The reactor hears nothing of it."""
