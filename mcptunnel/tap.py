@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -11,9 +11,14 @@ from twisted.python import usage
 from mcptunnel.config.load import default_path, load_checked
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import TunnelError
+from mcptunnel.observe.daemonlog import DaemonLog
 from mcptunnel.services.root import build
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "daemon_log", "makeService"]
+
+# twistd takes the name of something to call without arguments, hence one for the process: the options tell it about
+# files, makeService tells it the level, and twistd calls it after both.
+daemon_log: Final = DaemonLog()
 
 
 class Options(usage.Options):
@@ -30,6 +35,13 @@ class Options(usage.Options):
         if args:
             raise usage.UsageError(f"unexpected argument {args[0]!r}; the configuration is given with --config FILE")
 
+    def postOptions(self) -> None:
+        """Log in our own form and from the configured level on, unless the user asked for another logger."""
+        twistd = self.parent
+        if twistd is not None and not twistd.get("logger") and not twistd.get("syslog"):
+            daemon_log.twistd = twistd
+            twistd["logger"] = f"{__name__}.daemon_log"
+
 
 def makeService(options: Options) -> IService:
     """Read the configuration and build the daemon. A configuration that is refused ends the process with status 1."""
@@ -45,5 +57,7 @@ def makeService(options: Options) -> IService:
 
 def _service(path: str | None, reactor: Any) -> IService:
     found = default_path() if path is None else path
-    service: IService = build(Config() if found is None else load_checked(found), reactor)
+    config = Config() if found is None else load_checked(found)
+    daemon_log.level, daemon_log.reactor = config.logging.level, reactor
+    service: IService = build(config, reactor)
     return service

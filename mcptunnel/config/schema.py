@@ -298,10 +298,12 @@ class LoggingConfig:
     """``logging``.
 
     Attributes:
+        level: The least of what the daemon's log shows.
         access: Shape of the access record: ``text``, ``json`` or ``off``.
         access_file: File for access records; None writes them to the daemon's log.
     """
 
+    level: Literal["debug", "info", "warn", "error"] = "info"
     access: Literal["text", "json", "off"] = "text"
     access_file: str | None = None
 

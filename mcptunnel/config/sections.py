@@ -286,6 +286,10 @@ ADMIN: Final = Section(build=schema.AdminConfig, fields={"host": _bind, "port": 
 
 LOGGING: Final = Section(
     build=schema.LoggingConfig,
-    fields={"access": choice("text", "json", "off", also={"false": "off", "no": "off"}), "access_file": path},
-    synonyms={"format": "access", "file": "access_file"},
+    fields={
+        "level": choice("debug", "info", "warn", "error", also={"warning": "warn"}),
+        "access": choice("text", "json", "off", also={"false": "off", "no": "off"}),
+        "access_file": path,
+    },
+    synonyms={"format": "access", "file": "access_file", "severity": "level", "verbosity": "level"},
 )

@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from attrs import define, field
 from twisted.application.service import MultiService
@@ -62,7 +63,9 @@ class Daemon(MultiService):
         upstreams: Servers, child processes, HTTP pools.
         sockets: WebSockets.
         listener: The bound endpoint.
-        watch: Certificates; None in the modes without TLS.
+        front: What becomes of each connection.
+        store: Certificates in service; None in the modes without TLS.
+        watch: Their expiry; None in the modes without TLS.
         clock: The reactor.
     """
 
@@ -72,6 +75,8 @@ class Daemon(MultiService):
     upstreams: Upstreams
     sockets: McpSocketFactory
     listener: Listener
+    front: FrontFactory
+    store: CertificateStore | None
     watch: CertificateWatch | None
     clock: Any
     access: Callable[[], None]
@@ -158,7 +163,13 @@ class Daemon(MultiService):
             "sessions": len(self.relay.sessions),
             "in_flight": self.relay.in_flight,
             "connections": self.site.connections + len(self.sockets.sockets),
+            "outcomes": dict(sorted(self.front.counts.items())),
+            "handshakes": [
+                {"version": version, "group": group, "count": count}
+                for (version, group), count in sorted(self.front.handshakes.items())
+            ],
             "servers": {name: {"links": open_links.get(name, 0)} for name in self.upstreams.servers},
+            "generation": None if self.store is None else self.store.generation,
             "certificates": [
                 {
                     "subject": finding.facts.subject,
@@ -182,7 +193,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     log = Logger()
     server, tls = config.server, config.server.tls
     for warning in config.warnings:
-        log.warn("{warning}", warning=warning)
+        log.warn("{text}", text=warning)
 
     # Who it is, who may come in, and what is remembered.
     hosts = host_policy_from(config)
@@ -248,9 +259,10 @@ def build(config: Config, reactor: Any) -> Daemon:
         site=site,
         refusals=_refusals(config, site, hosts),
         store=store,
+        debug=config.logging.level == "debug",
     )
-    for warning in () if store is None else store.warnings:
-        log.warn("{warning}", warning=warning)
+    for warning in () if store is None else (*store.warnings, *_uncovered(config, store)):
+        log.warn("{text}", text=warning)
 
     # What runs.
     listener = Listener(
@@ -271,6 +283,8 @@ def build(config: Config, reactor: Any) -> Daemon:
         upstreams=upstreams,
         sockets=sockets,
         listener=listener,
+        front=front,
+        store=store,
         watch=watch,
         clock=reactor,
         access=flush,
@@ -292,6 +306,20 @@ def _anonymous(config: Config) -> bool:
     The configuration has been refused already where a listener off loopback would show servers to the world.
     """
     return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
+
+
+def _uncovered(config: Config, store: CertificateStore) -> list[str]:
+    """Clients that call us by ``public_url`` must accept a certificate for it; a proxy in front may have its own."""
+    url = config.server.public_url
+    host = urlsplit(url or "").hostname
+    if host is None or store.covers(host):
+        return []
+    names = sorted({name for facts in store.facts() if facts.role == "leaf" for name in facts.names})
+    return [
+        f"no certificate in service names {host}, the host of server.public_url: clients that connect here directly "
+        f"will refuse it (named: {', '.join(names) or 'nothing'}); add the name to the certificate, or one to "
+        "server.tls.certificates"
+    ]
 
 
 def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any]:

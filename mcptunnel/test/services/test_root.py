@@ -1,0 +1,132 @@
+"""The daemon as it is put together from a configuration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcptunnel.config.load import load_text
+from mcptunnel.config.schema import Config, LoggingConfig, ServerConfig, TlsConfig
+from mcptunnel.core.record import Record
+from mcptunnel.services.root import Daemon, build
+from mcptunnel.test.tls.certs import LONG, NOW, mint
+
+
+class RootCase(SynchronousTestCase):
+    """Builds daemons on a reactor in memory."""
+
+    def build(self, config: Config) -> Daemon:
+        reactor: Any = MemoryReactorClock()
+        reactor.advance(NOW)
+        return build(config, reactor)
+
+    def secure(self, *names: str, public_url: str | None = None, **tls: Any) -> Config:
+        """Mode application with a certificate for ``names``."""
+        pair = mint(names[0], names=names, **LONG).write(self.mktemp())
+        return Config(
+            server=ServerConfig(
+                public_url=public_url,
+                tls=TlsConfig(mode="application", cert_file=pair.cert_file, key_file=pair.key_file, **tls),
+            )
+        )
+
+    def warnings(self, config: Config) -> list[str]:
+        """What is said aloud while the daemon is built."""
+        with capturedLogs() as events:
+            self.build(config)
+        return [event["text"] for event in events if event["log_level"] is LogLevel.warn]
+
+
+class CoverTests(RootCase):
+    def test_a_certificate_that_does_not_name_us_is_warned_about(self) -> None:
+        """With both names, and the remedy."""
+        (warning,) = self.warnings(self.secure("a.test", "b.test", public_url="https://mcp.example.com:8443/x"))
+        self.assertIn("no certificate in service names mcp.example.com", warning)
+        self.assertIn("(named: a.test, b.test)", warning)
+        self.assertIn("server.tls.certificates", warning)
+
+    def test_a_certificate_that_names_us_is_not(self) -> None:
+        """By name, by wildcard, by address; whatever the case and the port."""
+        for name, url in (
+            ("mcp.example.com", "https://MCP.example.com:8443"),
+            ("*.example.com", "https://mcp.example.com"),
+            ("192.0.2.1", "https://192.0.2.1"),
+            ("2001:db8::1", "https://[2001:DB8::1]:3000/"),
+        ):
+            self.assertEqual(self.warnings(self.secure(name, public_url=url)), [])
+
+    def test_one_of_several_is_enough(self) -> None:
+        """They are chosen by name."""
+        other = mint("mcp.example.com", names=["mcp.example.com"], **LONG).write(self.mktemp(), "other")
+        config = self.secure("a.test", public_url="https://mcp.example.com", certificates=(other,))
+        self.assertEqual(self.warnings(config), [])
+
+    def test_without_a_public_url_there_is_nothing_to_compare(self) -> None:
+        """We do not guess what clients call us."""
+        self.assertEqual(self.warnings(self.secure("a.test")), [])
+
+
+class DetailsTests(RootCase):
+    def test_details_of_a_daemon_without_tls(self) -> None:
+        """JSON, with nothing in it yet."""
+        details = json.loads(json.dumps(self.build(Config()).details()))
+        self.assertEqual(
+            {key: details[key] for key in ("mode", "outcomes", "handshakes", "generation", "certificates", "servers")},
+            {
+                "mode": "disabled",
+                "outcomes": {},
+                "handshakes": [],
+                "generation": None,
+                "certificates": [],
+                "servers": {},
+            },
+        )
+
+    def test_details_of_connections_and_handshakes(self) -> None:
+        """Counted by what became of them, by version and by group."""
+        daemon = self.build(self.secure("a.test"))
+        daemon.front.counts.update(serve_tls=3, handshake_failed=1)
+        daemon.front.handshakes.update({("TLSv1.3", "X25519MLKEM768"): 2, ("TLSv1.2", "x25519"): 1})
+        details = json.loads(json.dumps(daemon.details()))
+        self.assertEqual(details["outcomes"], {"handshake_failed": 1, "serve_tls": 3})
+        self.assertEqual(
+            details["handshakes"],
+            [
+                {"version": "TLSv1.2", "group": "x25519", "count": 1},
+                {"version": "TLSv1.3", "group": "X25519MLKEM768", "count": 2},
+            ],
+        )
+
+    def test_details_say_which_generation_of_certificates_is_in_service(self) -> None:
+        """One more at each swap."""
+        daemon = self.build(self.secure("a.test"))
+        assert daemon.store is not None
+        self.assertEqual(daemon.details()["generation"], 1)
+        daemon.store.swap([mint("b.test", names=["b.test"], **LONG).material(self.mktemp())])
+        self.assertEqual(daemon.details()["generation"], 2)
+
+
+class LevelTests(RootCase):
+    def test_only_at_level_debug_is_each_connection_told_of(self) -> None:
+        """It costs a line each."""
+        for level in ("debug", "info", "warn", "error"):
+            config = load_text(f"logging: {{level: {level}}}")
+            self.assertEqual(self.build(config).front.debug, level == "debug")
+        self.assertEqual(LoggingConfig().level, "info")
+
+    def test_access_records_go_to_the_namespace_that_no_level_hides(self) -> None:
+        """Unless they have a file of their own."""
+        daemon = self.build(evolve(Config(), logging=LoggingConfig(access="text")))
+        with capturedLogs() as events:
+            daemon.site.report(daemon_record())
+        self.assertEqual([event["log_namespace"] for event in events], ["access"])
+
+
+def daemon_record() -> Record:
+    """Of a request that was answered."""
+    return Record(verb="GET", path="/health", client="192.0.2.1", status=200)
