@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["UNIX_PEER", "Node", "Trust", "canon", "is_unix", "parse_node", "peer_address"]
+__all__ = ["UNIX_PEER", "Node", "Trust", "canon", "is_unix", "parse_node", "peer_address", "peer_text"]
 
 # How the other end of a UNIX socket is written where an address is expected; a path may follow.
 UNIX_PEER: Final = "unix:"
@@ -61,6 +61,19 @@ def canon(text: str, *, peer: bool = False) -> str:
 def is_unix(peer: str) -> bool:
     """Whether a peer's text stands for the other end of a UNIX socket."""
     return peer.startswith(UNIX_PEER)
+
+
+def peer_text(address: object) -> str:
+    """A transport's address as :class:`Trust` and the resolver read it: an IP address, ``unix:``, or nothing known.
+
+    Args:
+        address: An address object of the network layer: one with a ``host`` is a TCP peer, one with only a ``name``
+            (a path, or None for a client's unnamed end) is a UNIX socket.
+    """
+    host = getattr(address, "host", None)
+    if isinstance(host, str):
+        return host
+    return UNIX_PEER if hasattr(address, "name") else ""
 
 
 def peer_address(peer: str) -> str | None:

@@ -25,14 +25,14 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from mcptunnel.config.schema import LimitsConfig
-from mcptunnel.core.addresses import Trust
+from mcptunnel.core.addresses import Trust, peer_text
 from mcptunnel.core.preface import Action, Kind, Mode, classify, decide
 from mcptunnel.core.proxyheader import ProxyHeader, parse
 from mcptunnel.tls.admission import Admission, client_key
 from mcptunnel.tls.context import cause
 from mcptunnel.tls.deadlines import Deadlines
 from mcptunnel.tls.handshake import Handshake
-from mcptunnel.tls.peer import PeerTransport, address_of, peer_text
+from mcptunnel.tls.peer import PeerTransport, address_of
 from mcptunnel.tls.store import CertificateStore
 
 __all__ = ["Front", "FrontFactory"]

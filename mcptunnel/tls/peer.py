@@ -1,23 +1,14 @@
-"""The other end of a connection: as text, and as a transport shows it when a PROXY header has named somebody else."""
+"""The other end of a connection, as a transport shows it when a PROXY header has named somebody else."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import directlyProvides, providedBy
 
-from mcptunnel.core.addresses import UNIX_PEER
-
-__all__ = ["PeerTransport", "address_of", "peer_text"]
-
-
-def peer_text(address: IAddress | None) -> str:
-    """An address as :class:`mcptunnel.core.addresses.Trust` and the resolver read it."""
-    if isinstance(address, IPv4Address | IPv6Address):
-        return address.host
-    return UNIX_PEER if isinstance(address, UNIXAddress) else ""
+__all__ = ["PeerTransport", "address_of"]
 
 
 def address_of(host: str, port: int) -> IPv4Address | IPv6Address:

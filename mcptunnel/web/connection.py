@@ -14,12 +14,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IConsumer, IPullProducer, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from mcptunnel.core.addresses import UNIX_PEER
+from mcptunnel.core.addresses import peer_text
 
 if TYPE_CHECKING:
     from mcptunnel.web.site import Site
@@ -35,7 +34,6 @@ __all__ = [
     "MINIMUM_RATE",
     "SKIP",
     "Connection",
-    "peer_text",
 ]
 
 # What a connection is waiting for: a request, the rest of a head, of a body, of a body that nobody wants; a reply; the
@@ -254,13 +252,6 @@ class _Pull:
 
     def stopProducing(self) -> None:
         self.producer.stopProducing()
-
-
-def peer_text(address: IAddress) -> str:
-    """The socket's other end as the resolver wants it: an IP address, or ``unix:``."""
-    if isinstance(address, IPv4Address | IPv6Address):
-        return address.host
-    return UNIX_PEER if isinstance(address, UNIXAddress) else str(address)
 
 
 def _unsent(wire: Any) -> int:

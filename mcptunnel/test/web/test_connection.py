@@ -7,8 +7,8 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.schema import LimitsConfig
+from mcptunnel.core.addresses import peer_text
 from mcptunnel.test.web.sites import Connection, Later, get, serve, statuses
-from mcptunnel.web.connection import peer_text
 
 
 class PaceTests(SynchronousTestCase):
