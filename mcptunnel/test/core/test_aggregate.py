@@ -1,0 +1,374 @@
+"""Tests for mcptunnel.core.aggregate: several servers as one, and one bad server among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcptunnel.core.aggregate import FAN_OUT_PATIENCE, MAX_PAGES, Directory, to_many
+from mcptunnel.core.errors import RpcError
+from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.mcp import Era
+from mcptunnel.core.principal import ANONYMOUS, Principal
+from mcptunnel.core.routing import Target
+from mcptunnel.test.core.test_dispatch import OneLink
+from mcptunnel.testing import FakeWire, RecordingSink, make_exchange, request
+
+IDENTITY = {"name": "mcptunnel", "version": "0"}
+
+
+class Case(SynchronousTestCase):
+    """Two servers, a and b."""
+
+    era: Era = "legacy"
+    target = Target(("a", "b"), True)
+
+    def setUp(self) -> None:
+        self.links = OneLink(era=self.era)
+        self.directory = Directory()
+
+    def ask(
+        self, method: str, params: Any = None, principal: Principal = ANONYMOUS, id_: int | str = "i"
+    ) -> tuple[Exchange, RecordingSink]:
+        raw = request(method, id_, params, modern=self.era == "modern")
+        exchange, sink = make_exchange(raw, principal=principal, era=self.era)
+        to_many(self.links, exchange, self.target, self.directory, IDENTITY)
+        return exchange, sink
+
+    def wire(self, server: str) -> FakeWire:
+        return self.links.wire(server)
+
+
+class ListTests(Case):
+    """Lists of all servers as one list."""
+
+    def test_the_lists_are_joined_in_the_order_of_the_configuration(self) -> None:
+        """Whoever answers first."""
+        _, sink = self.ask("tools/list")
+        self.wire("b").answer({"tools": [{"name": "x"}]})
+        self.assertFalse(sink.answered)
+        self.wire("a").answer({"tools": [{"name": "z"}, {"name": "x", "inputSchema": {}}]})
+        self.assertEqual(
+            sink.answer,
+            {
+                "jsonrpc": "2.0",
+                "id": "i",
+                "result": {"tools": [{"name": "a__z"}, {"name": "a__x", "inputSchema": {}}, {"name": "b__x"}]},
+            },
+        )
+
+    def test_a_server_that_is_down_or_lying_costs_its_own_part_only(self) -> None:
+        """Lost, an error, a list that is none, silence."""
+        for fail in (
+            lambda wire: wire.lose(),
+            lambda wire: wire.answer(error={"code": -32601, "message": "no"}),
+            lambda wire: wire.answer({"tools": 7}),
+            lambda wire: wire.answer({"tools": [{"name": 5}, 3]}),
+            lambda wire: wire.say(b"junk", 1),
+            lambda wire: wire.link.expire(FAN_OUT_PATIENCE + 1, 120.0, 3600.0),
+        ):
+            self.setUp()
+            exchange, sink = self.ask("tools/list")
+            self.wire("b").answer({"tools": [{"name": "x"}]})
+            fail(self.wire("a"))
+            self.assertEqual(sink.answer["result"], {"tools": [{"name": "b__x"}]})
+            self.assertEqual((exchange.record.error, exchange.record.code), (None, None))
+
+    def test_when_none_answers_the_client_is_told(self) -> None:
+        """Our own words, or the servers' refusal when they agree that there is no such thing."""
+        exchange, sink = self.ask("tools/list")
+        self.wire("a").lose()
+        self.wire("b").lose()
+        self.assertIn("a, b", sink.answer["error"]["message"])
+        self.assertEqual(exchange.record.error, "upstream_unavailable")
+        self.setUp()
+        _, sink = self.ask("prompts/list")
+        for server in "ab":
+            self.wire(server).answer(error={"code": -32601, "message": "Method not found"})
+        self.assertEqual(sink.answer["error"], {"code": -32601, "message": "Method not found"})
+        self.assertEqual(sink.answer["id"], "i")
+
+    def test_all_pages_make_one_list(self) -> None:
+        """Each with the cursor of the one before, whatever the params were."""
+        for params in (None, {}, {"_meta": {"x": 1}}):
+            self.setUp()
+            _, sink = self.ask("tools/list", params)
+            self.wire("b").answer({"tools": []})
+            self.wire("a").answer({"tools": [{"name": "1"}], "nextCursor": 'p"2'})
+            sent = self.wire("a").last.body["params"]
+            self.assertEqual(sent, {**(params or {}), "cursor": 'p"2'})
+            self.wire("a").answer({"tools": [{"name": "2"}]})
+            self.assertEqual(sink.answer["result"], {"tools": [{"name": "a__1"}, {"name": "a__2"}]})
+
+    def test_a_server_whose_pages_never_end_is_stopped(self) -> None:
+        """At a cursor that has been there before, and after a hundred."""
+        _, sink = self.ask("tools/list")
+        self.wire("b").answer({"tools": []})
+        for cursor in ("x", "y", "x"):
+            self.assertFalse(sink.answered)
+            self.wire("a").answer({"tools": [{"name": cursor}], "nextCursor": cursor})
+        self.assertEqual(sink.answer["result"]["tools"], [{"name": "a__x"}, {"name": "a__y"}])
+        self.setUp()
+        _, sink = self.ask("tools/list")
+        self.wire("b").answer({"tools": []})
+        pages = 0
+        while not sink.answered:
+            pages += 1
+            self.wire("a").answer({"tools": [], "nextCursor": str(pages)})
+        self.assertEqual(pages, MAX_PAGES + 1)
+
+    def test_a_cursor_of_the_client_is_none_of_ours(self) -> None:
+        """There is one page here."""
+        error = self.assertRaises(RpcError, self.ask, "tools/list", {"cursor": "c"})
+        self.assertEqual(error.code, -32602)
+
+    def test_only_what_the_principal_may_use_is_listed_and_asked(self) -> None:
+        """Servers out of reach are not even opened."""
+        _, sink = self.ask("tools/list", principal=Principal(name="p", allow=("b__x*",)))
+        self.assertEqual(set(self.links.open), {"b"})
+        self.wire("b").answer({"tools": [{"name": "x1"}, {"name": "y"}]})
+        self.assertEqual(sink.answer["result"], {"tools": [{"name": "b__x1"}]})
+
+    def test_the_same_uri_twice_is_listed_once_and_belongs_to_the_first(self) -> None:
+        """By the order of the configuration."""
+        _, sink = self.ask("resources/list")
+        self.wire("b").answer({"resources": [{"uri": "x:1", "name": "of b"}, {"uri": "x:2"}]})
+        self.wire("a").answer({"resources": [{"uri": "x:1", "name": "of a"}]})
+        self.assertEqual(sink.answer["result"]["resources"], [{"uri": "x:1", "name": "of a"}, {"uri": "x:2"}])
+        self.assertEqual((self.directory.owner("x:1"), self.directory.owner("x:2")), ("a", "b"))
+
+    def test_a_client_that_cancels_cancels_every_part(self) -> None:
+        """And hears nothing more."""
+        exchange, sink = self.ask("tools/list")
+        exchange.abandon()
+        for server in "ab":
+            self.assertEqual(self.wire(server).last.body["method"], "notifications/cancelled")
+            self.wire(server).answer({"tools": []}, number=1)
+        self.assertFalse(sink.answered)
+
+
+class ModernListTests(Case):
+    """Hints for caches, of several parts."""
+
+    era: Era = "modern"
+
+    def hints(self, a: dict[str, Any], b: dict[str, Any], principal: Principal = ANONYMOUS) -> Any:
+        self.setUp()
+        _, sink = self.ask("tools/list", principal=principal)
+        self.wire("a").answer({"tools": [], "resultType": "complete", **a})
+        self.wire("b").answer({"tools": [], **b})
+        result = sink.answer["result"]
+        self.assertEqual(result["resultType"], "complete")
+        return result["ttlMs"], result["cacheScope"]
+
+    def test_the_shortest_life_and_the_narrowest_scope_win(self) -> None:
+        """What is missing or malformed is 0 and private."""
+        public = {"ttlMs": 9, "cacheScope": "public"}
+        self.assertEqual(self.hints(public, {"ttlMs": 5, "cacheScope": "public"}), (5, "public"))
+        self.assertEqual(self.hints(public, {"ttlMs": 50, "cacheScope": "private"}), (9, "private"))
+        self.assertEqual(self.hints(public, {}), (0, "private"))
+        self.assertEqual(self.hints(public, {"ttlMs": "x", "cacheScope": "public"}), (0, "public"))
+
+    def test_a_list_for_one_principal_is_private(self) -> None:
+        """It was filtered."""
+        public = {"ttlMs": 9, "cacheScope": "public"}
+        self.assertEqual(self.hints(public, public, Principal(name="p", allow=("*",))), (9, "private"))
+
+    def test_discover_tells_what_can_be_passed_on(self) -> None:
+        """Under our own name, without changes that no stream could carry."""
+        _, sink = self.ask("server/discover")
+        self.wire("a").answer(
+            {"capabilities": {"tools": {"listChanged": True}, "tasks": {}}, "ttlMs": 3, "cacheScope": "public"}
+        )
+        self.wire("b").answer(
+            {
+                "capabilities": {"resources": {"subscribe": True}},
+                "ttlMs": 4,
+                "cacheScope": "public",
+                "instructions": "hi",
+            }
+        )
+        result = sink.answer["result"]
+        self.assertEqual(result["capabilities"], {"tools": {}, "resources": {}})
+        self.assertEqual((result["supportedVersions"], result["serverInfo"]), (["2026-07-28"], IDENTITY))
+        self.assertEqual((result["ttlMs"], result["cacheScope"], result["resultType"]), (3, "public", "complete"))
+        self.assertEqual(result["instructions"], "b: hi")
+
+    def test_what_no_server_of_several_can_carry_is_refused(self) -> None:
+        """Subscriptions, removed methods."""
+        for method in ("subscriptions/listen", "ping", "logging/setLevel"):
+            error = self.assertRaises(RpcError, self.ask, method)
+            self.assertEqual((error.code, error.status), (-32601, 404))
+
+
+class NameTests(Case):
+    """Calls by prefixed name."""
+
+    def test_a_call_goes_to_its_server_under_the_servers_name(self) -> None:
+        """And nobody else hears of it."""
+        exchange, sink = self.ask("tools/call", {"name": "b__x__y", "arguments": {}})
+        self.assertEqual(self.wire("b").last.body["params"]["name"], "x__y")
+        self.assertEqual(set(self.links.open), {"b"})
+        self.wire("b").answer({"content": []})
+        self.assertEqual(sink.answer, {"jsonrpc": "2.0", "id": "i", "result": {"content": []}})
+        self.assertEqual((exchange.record.target, exchange.record.upstream), ("b__x__y", "b"))
+
+    def test_names_of_no_server_are_unknown(self) -> None:
+        """In the words of the caller, also for what is not allowed."""
+        for method, text in (("tools/call", "Unknown tool: "), ("prompts/get", "Unknown prompt: ")):
+            for name in ("x", "c__x", "a__", "a"):
+                self.assertEqual(self.assertRaises(RpcError, self.ask, method, {"name": name}).message, text + name)
+            error = self.assertRaises(
+                RpcError, self.ask, method, {"name": "a__x"}, Principal(name="p", allow=("b__*",))
+            )
+            self.assertEqual(error.message, text + "a__x")
+        self.assertEqual(self.links.open, {})
+
+    def test_a_completion_goes_by_the_kind_of_its_reference(self) -> None:
+        """A prompt by its prefix, a resource by its owner; an unknown prompt is not tried on anybody."""
+        self.ask("completion/complete", {"ref": {"type": "ref/prompt", "name": "b__p"}})
+        self.assertEqual(self.wire("b").last.body["params"]["ref"], {"type": "ref/prompt", "name": "p"})
+        error = self.assertRaises(
+            RpcError, self.ask, "completion/complete", {"ref": {"type": "ref/prompt", "name": "p"}}
+        )
+        self.assertEqual(error.message, "Unknown prompt: p")
+        self.directory.learn("a__x:{y}", "b")
+        self.ask("completion/complete", {"ref": {"type": "ref/resource", "uri": "a__x:{y}"}})
+        self.assertEqual(self.wire("b").last.body["params"]["ref"]["uri"], "a__x:{y}")
+        self.assertNotIn("a", self.links.open)
+
+
+class UriTests(Case):
+    """Resources, which keep their URIs."""
+
+    def test_the_owner_is_asked_alone(self) -> None:
+        """It was learned from a list."""
+        self.directory.learn("x:1", "b")
+        exchange, sink = self.ask("resources/read", {"uri": "x:1"})
+        self.assertEqual(set(self.links.open), {"b"})
+        self.wire("b").answer({"contents": []})
+        self.assertEqual(sink.answer["result"], {"contents": []})
+        self.assertEqual(exchange.record.upstream, "b")
+
+    def test_an_unlisted_uri_is_tried_in_order_and_remembered(self) -> None:
+        """Results link to what no list has."""
+        exchange, sink = self.ask("resources/read", {"uri": "x:9"})
+        self.assertEqual(set(self.links.open), {"a"})
+        self.wire("a").answer(error={"code": -32002, "message": "not found"})
+        self.wire("b").answer({"contents": [1]})
+        self.assertEqual(sink.answer["result"], {"contents": [1]})
+        self.assertEqual(self.directory.owner("x:9"), "b")
+        self.assertEqual((exchange.record.error, exchange.record.code, exchange.record.upstream), (None, None, "b"))
+
+    def test_when_nobody_has_it_the_last_answer_counts(self) -> None:
+        """Nothing is remembered."""
+        _, sink = self.ask("resources/read", {"uri": "x:9"})
+        self.wire("a").lose()
+        self.wire("b").answer(error={"code": -32002, "message": "not found"})
+        self.assertEqual(sink.answer["error"]["code"], -32002)
+        self.assertIsNone(self.directory.owner("x:9"))
+
+    def test_servers_where_it_is_not_allowed_are_not_asked(self) -> None:
+        """And nobody learns that it exists."""
+        principal = Principal(name="p", allow=("a__*", "b__y:*"))
+        _, sink = self.ask("resources/read", {"uri": "x:9"}, principal)
+        self.wire("a").answer(error={"code": -32002, "message": "not found"})
+        self.assertEqual(sink.answer["error"]["message"], "not found")
+        self.assertNotIn("b", self.links.open)
+        _, sink = self.ask("resources/read", {"uri": "x:9"}, Principal(name="p", allow=("b__y:*",)))
+        self.assertEqual(sink.answer["error"]["message"], "Unknown resource: x:9")
+
+    def test_a_client_that_cancels_ends_the_search(self) -> None:
+        """The next server is not asked."""
+        exchange, _ = self.ask("resources/read", {"uri": "x:9"})
+        exchange.abandon()
+        self.wire("a").answer(error={"code": -32002, "message": "not found"}, number=1)
+        self.assertNotIn("b", self.links.open)
+
+    def test_the_directory_is_bounded(self) -> None:
+        """The oldest entry makes room; who showed it first keeps it."""
+        directory = Directory(limit=2)
+        for uri, server in (("1", "a"), ("2", "a"), ("2", "b"), ("3", "b")):
+            directory.learn(uri, server)
+        self.assertEqual([directory.owner(uri) for uri in "123"], [None, "a", "b"])
+
+
+class SessionTests(Case):
+    """initialize and what belongs to the whole connection."""
+
+    def test_initialize_joins_what_can_be_passed_on(self) -> None:
+        """Capabilities, instructions; the revision is negotiated with us."""
+        for wanted, answered in (
+            ("2025-06-18", "2025-06-18"),
+            ("1999-01-01", "2025-11-25"),
+            ("2026-07-28", "2025-11-25"),
+        ):
+            self.setUp()
+            _, sink = self.ask("initialize", {"protocolVersion": wanted, "capabilities": {"sampling": {}}})
+            self.assertEqual(self.wire("a").last.body["params"]["capabilities"], {"sampling": {}})
+            self.wire("a").answer(
+                {
+                    "protocolVersion": "2025-03-26",
+                    "capabilities": {"tools": {"listChanged": False}, "experimental": {}},
+                    "instructions": "A",
+                }
+            )
+            self.wire("b").answer(
+                {
+                    "protocolVersion": wanted,
+                    "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+                    "instructions": "B",
+                }
+            )
+            self.assertEqual(
+                sink.answer["result"],
+                {
+                    "protocolVersion": answered,
+                    "capabilities": {"tools": {"listChanged": True}, "logging": {}},
+                    "serverInfo": IDENTITY,
+                    "instructions": "a: A\n\nb: B",
+                },
+            )
+            self.assertEqual(self.links.open["a"].version, "2025-03-26")
+
+    def test_a_dead_server_does_not_fail_initialize(self) -> None:
+        """All dead ones do."""
+        _, sink = self.ask("initialize", {"protocolVersion": "2025-06-18"})
+        self.wire("a").lose()
+        self.wire("b").answer({"capabilities": {"tools": {}}})
+        self.assertEqual(sink.answer["result"]["capabilities"], {"tools": {}})
+        self.setUp()
+        _, sink = self.ask("initialize", {"protocolVersion": "2025-06-18"})
+        self.wire("a").lose()
+        self.wire("b").say(b'{"jsonrpc":"2.0","id":1,"result":{"capabilities":1e999}}', 1)
+        self.assertEqual(sink.answer["error"]["code"], -32010)
+
+    def test_a_revision_that_is_no_string_is_refused(self) -> None:
+        """Before anybody is asked."""
+        for params in ({}, {"protocolVersion": 5}):
+            self.assertEqual(self.assertRaises(RpcError, self.ask, "initialize", params).code, -32602)
+        self.assertEqual(self.links.open, {})
+
+    def test_ping_is_ours_to_answer(self) -> None:
+        """It asks whether this connection lives."""
+        _, sink = self.ask("ping")
+        self.assertEqual((sink.answer, self.links.open), ({"jsonrpc": "2.0", "id": "i", "result": {}}, {}))
+
+    def test_the_log_level_goes_to_all_and_one_that_takes_it_is_enough(self) -> None:
+        """None is a method that does not exist."""
+        _, sink = self.ask("logging/setLevel", {"level": "info"})
+        self.wire("a").answer(error={"code": -32601, "message": "no"})
+        self.wire("b").answer({})
+        self.assertEqual(sink.answer["result"], {})
+        _, sink = self.ask("logging/setLevel", {"level": "info"})
+        for server in "ab":
+            self.wire(server).answer(error={"code": -32601, "message": "no"})
+        self.assertEqual(sink.answer["error"]["code"], -32601)
+
+    def test_messages_of_every_part_reach_the_client(self) -> None:
+        """A server may say something while it lists."""
+        _, sink = self.ask("tools/list")
+        note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
+        self.wire("a").say(note, 1)
+        self.assertEqual(sink.messages, [note])
