@@ -70,11 +70,13 @@ class RecordingSink:
     Attributes:
         messages: What came before the reply, as received.
         replies: At most one ``(raw, error, code)``.
+        cancellations: How often it was told that there will be no reply.
         ended: The session said that it is over.
     """
 
     messages: list[bytes] = field(factory=list)
     replies: list[tuple[bytes, RpcError | None, int | None]] = field(factory=list)
+    cancellations: int = 0
     ended: bool = False
 
     def message(self, raw: bytes) -> None:
@@ -86,6 +88,16 @@ class RecordingSink:
         if self.replies or self.ended:
             raise AssertionError(f"a message after the end: {raw!r}")
         self.messages.append(raw)
+
+    def cancelled(self) -> None:
+        """Count it.
+
+        Raises:
+            AssertionError: There was an end already.
+        """
+        if self.replies or self.cancellations:
+            raise AssertionError("cancelled after the end")
+        self.cancellations += 1
 
     def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         """Remember the reply.

@@ -61,6 +61,9 @@ class _Collect:
     def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         self._done(decode(raw), error)
 
+    def cancelled(self) -> None:
+        """The whole was, and says so itself."""
+
 
 def _ask(links: Links, parent: Exchange, server: str, raw: bytes, done: Callable[..., None]) -> Exchange:
     """Send ``raw`` to ``server`` as a part of ``parent``; ``done(reply, error)`` is called once."""

@@ -36,6 +36,9 @@ class Sink(Protocol):
             code: The JSON-RPC error code, None for a result.
         """
 
+    def cancelled(self) -> None:
+        """The client has cancelled the request: there will be no response. In place of :meth:`reply`."""
+
 
 class Call(Protocol):
     """The upstream side of an exchange."""
@@ -124,6 +127,8 @@ class Exchange:
         self.resume()
         if self.call is not None:
             self.call.cancel(reason)
+        self.record.error = "cancelled"
+        self.sink.cancelled()
         self._tell_end()
 
     def pause(self) -> None:

@@ -174,7 +174,7 @@ class Relay:
         for link in self.links():
             link.expire(now, self._bounds.silence, self._bounds.longest)
         for session in list(self.sessions.values()):
-            if not session.active and now - session.used > self._bounds.session_idle:
+            if not session.active and not session.attached and now - session.used > self._bounds.session_idle:
                 session.close()
 
     def close(self) -> None:

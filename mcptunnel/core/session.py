@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mcptunnel.core.aggregate import Directory, to_many
 from mcptunnel.core.dispatch import to_one
 from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
-from mcptunnel.core.exchange import Exchange, Sink
+from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Id, Message, error_reply, splice
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
@@ -23,10 +23,15 @@ __all__ = ["BACKLOG", "Session", "StandingSink"]
 
 # Messages kept for a client that has no stream open for them; the oldest makes room.
 BACKLOG: Final = 100
+# Requests of servers that a client may leave unanswered.
+ASKED: Final = 1000
 
 
-class StandingSink(Sink, Protocol):
+class StandingSink(Protocol):
     """Where a session's own messages go, as long as it lasts."""
+
+    def message(self, raw: bytes) -> None:
+        """A notification or request that belongs to no exchange."""
 
     def end(self) -> None:
         """The session has ended."""
@@ -184,6 +189,10 @@ class Session:
         if message.method == "ping":
             # Ours to answer: it asks whether this connection lives.
             link.tell(b'{"jsonrpc":"2.0","id":%b,"result":{}}' % message.id_raw)
+            return
+        if len(self._asked) >= ASKED:
+            error = RpcError(INVALID_REQUEST, "too many requests wait for the client's answer", reason="unanswered")
+            link.tell(error_reply(error, message.id_raw))
             return
         number = self._next
         self._next += 1

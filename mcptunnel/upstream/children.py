@@ -116,6 +116,13 @@ class Child(ProcessProtocol):
         if self.transport is not None:
             self.transport.writeToChild(0, data)
 
+    @property
+    def unread(self) -> int:
+        """Bytes written to its standard input that it has not read."""
+        pipe = getattr(self.transport, "pipes", {}).get(0)
+        # The writer's own bookkeeping: Twisted has no public word for it.
+        return 0 if pipe is None else len(pipe.dataBuffer) - pipe.offset + pipe._tempDataLen
+
     def pause(self) -> None:
         """Stop reading its standard output."""
         self._pipe("pauseProducing")

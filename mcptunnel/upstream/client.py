@@ -93,8 +93,13 @@ class _Connection(Protocol):
         self._transfer: Transfer | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: list[tuple[bytes, bytes]] = []
+        # Bytes received while the final head is not complete, and whether it is.
         self._size = 0
+        self._headed = False
+        # The answer is complete; whether the connection could serve another; what came after it.
+        self._complete = False
         self._alive = False
+        self._surplus = False
         self.idle_since = 0.0
         self.idle_for = IDLE_SECONDS
 
@@ -103,11 +108,13 @@ class _Connection(Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._size = 0
+        self._headed = self._complete = self._surplus = False
         assert self.transport is not None
         self.transport.write(request)
 
     def abort(self) -> None:
-        self._transfer = None
+        self._transfer = self._parser = None
+        self._pool.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport has it
 
@@ -127,43 +134,59 @@ class _Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._parser is None:
             # Nothing was asked: whatever this is, it must not be taken for the answer to the next request.
-            self._pool.forget(self)
             self.abort()
             return
+        why = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as e:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
             # An error raised in a callback arrives as the context of the parser's own.
-            self._break(f"it sent a malformed HTTP response ({e.__context__ or e})")
+            why = f"it sent a malformed HTTP response ({e.__context__ or e})"
+        if self._complete:
+            # Not before the parser has seen everything: what follows an answer in the same segment must not be taken
+            # for the answer to a request that is sent because of this one.
+            self._finish(reusable=self._alive and why is None and not self._surplus)
+        elif why is not None:
+            self._break(why)
+        elif self._parser is not None and not self._headed:
+            self._size += len(data)
+            if self._size > MAX_HEAD:
+                self._break(f"it sent a response head longer than {MAX_HEAD} bytes")
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value)
-        if self._size > MAX_HEAD:
-            raise ValueError(f"a response head longer than {MAX_HEAD} bytes")
-        self._headers.append((name.lower(), value.strip()))
+        # Once the head is out these are the trailer fields of a chunked body, which nobody needs.
+        if not self._headed:
+            self._headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         parser, transfer = self._parser, self._transfer
-        assert parser is not None
+        if parser is None or self._complete:
+            return
         status = parser.get_status_code()
         if status < 200:
+            # RFC 9110 §15.2: any number of interim responses may come first.
             self._headers = []
             return
+        self._headed = True
         if transfer is not None and transfer.receiver is not None:
             transfer.receiver.head(status, self._headers)
 
     def on_body(self, chunk: bytes) -> None:
         transfer = self._transfer
-        if transfer is not None and transfer.receiver is not None:
+        if transfer is not None and transfer.receiver is not None and not self._complete:
             transfer.receiver.data(chunk)
 
     def on_message_complete(self) -> None:
-        parser, transfer = self._parser, self._transfer
-        if parser is None or parser.get_status_code() < 200:
-            return
-        self._parser = self._transfer = None
-        reusable = parser.should_keep_alive() and self._pool.put(self, self._headers)
-        if not reusable and self.transport is not None:
+        if self._parser is not None and self._headed and not self._complete:
+            self._complete = True
+            self._alive = self._parser.should_keep_alive()
+
+    def _finish(self, *, reusable: bool) -> None:
+        transfer, self._transfer, self._parser = self._transfer, None, None
+        if not (reusable and self._pool.put(self, self._headers)) and self.transport is not None:
             self.transport.loseConnection()
         receiver = None if transfer is None else transfer.done()
         if receiver is not None:
@@ -179,12 +202,11 @@ class _Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._pool.forget(self)
-        parser = self._parser
-        if parser is not None and self._headers and isinstance(reason.value, ConnectionDone):
+        if self._parser is not None and self._headed and isinstance(reason.value, ConnectionDone):
             # A body without a length ends with the connection (RFC 9112 §6.3); any other body has been cut short.
             names = {name for name, _ in self._headers}
             if not names & {b"content-length", b"transfer-encoding"}:
-                self.on_message_complete()
+                self._finish(reusable=False)
                 return
         self._break(
             "it closed the connection without a complete answer"

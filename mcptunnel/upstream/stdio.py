@@ -111,6 +111,9 @@ class StdioWire:
 
     def send(self, raw: bytes, number: int | None, exchange: Exchange | None) -> None:
         if self._child is not None:
+            if number is not None and self._child.unread > self._upstream.max_bytes:
+                self._link.failed(number, "it does not read its input")
+                return
             # MCP, stdio: no embedded newlines. In JSON they occur between tokens only, where a space does as well.
             if b"\n" in raw or b"\r" in raw:
                 raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")

@@ -125,6 +125,14 @@ class _Reply:
             status = 200 if code is None or session is not None else modern_status(code)
         request.respond(status, _JSON, raw, headers)
 
+    def cancelled(self) -> None:
+        """End the reply without a response: nobody waits for one (MCP, Cancellation, "Behavior Requirements")."""
+        self._streams.discard(self)
+        if not self._lost:
+            self._stream()
+            self._request.unregisterProducer()  # type: ignore[no-untyped-call]
+            self._request.finish()
+
     def _opening(self) -> bool:
         return self.exchange is not None and self.exchange.message.method == "initialize"
 
@@ -168,7 +176,6 @@ class _Reply:
             if self._session is None:
                 # MCP 2026-07-28, Cancellation: closing the stream cancels. In the legacy era it does not.
                 self.exchange.abandon(b'"the client closed the stream"')
-                self.exchange.record.error = "client_closed"
             else:
                 self.exchange.resume()
 
@@ -201,9 +208,6 @@ class _Standing:
         else:
             self.touched = self._streams.clock()
             self._request.write(sse.encode(raw, event=b"message"))
-
-    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
-        """No response ever comes here (MCP 2025-03-26, "Listening for Messages from the Server")."""
 
     def end(self) -> None:
         """The session has ended."""

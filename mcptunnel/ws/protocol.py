@@ -165,9 +165,6 @@ class McpSocket(WebSocketServerProtocol):
     def message(self, raw: bytes) -> None:
         self._say(raw)
 
-    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
-        """No response ever comes this way."""
-
     def end(self) -> None:
         """The session has ended: so has the connection."""
         self.session = None
@@ -233,6 +230,9 @@ class _SocketSink:
 
     def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         self.message(raw)
+
+    def cancelled(self) -> None:
+        """Nothing is said: the client does not wait."""
 
 
 class McpSocketFactory(WebSocketServerFactory):
