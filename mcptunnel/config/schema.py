@@ -132,6 +132,7 @@ class LimitsConfig:
         body_bytes: Request body and WebSocket message.
         message_bytes: One message from an upstream.
         sessions: MCP sessions in all.
+        children: Child processes in all; a legacy session has one for each server with a ``command`` that it uses.
         session_idle_timeout: A legacy session without traffic ends.
         request_timeout: Silence of an upstream after which a call fails; progress counts as life.
         request_max_time: Longest life of one call.
@@ -152,6 +153,7 @@ class LimitsConfig:
     body_bytes: int = 4 * 1024 * 1024
     message_bytes: int = 64 * 1024 * 1024
     sessions: int = 10_000
+    children: int = 256
     session_idle_timeout: float = 1800.0
     request_timeout: float = 120.0
     request_max_time: float = 3600.0

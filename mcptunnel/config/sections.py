@@ -158,6 +158,7 @@ LIMITS: Final = Section(
         "body_bytes": size(_KIB, _GIB),
         "message_bytes": size(_KIB, _GIB),
         "sessions": whole(1, 1_000_000),
+        "children": whole(1, 100_000),
         "session_idle_timeout": duration(1, 30 * _DAY),
         "request_timeout": _PATIENCE,
         "request_max_time": duration(0.001, 30 * _DAY),

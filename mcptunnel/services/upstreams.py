@@ -44,7 +44,7 @@ class Upstreams:
         Raises:
             CertificateError: A ``ca_file`` cannot be used.
         """
-        made = cls({}, Children(reactor, reactor))
+        made = cls({}, Children(reactor, reactor, config.server.limits.children))
         limit = config.server.limits.message_bytes
         for entry in config.servers.values():
             if not entry.enabled:

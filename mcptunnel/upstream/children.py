@@ -163,10 +163,15 @@ class Child(ProcessProtocol):
 
 @define(eq=False)
 class Children:
-    """Every child process of the daemon, and the warden that outlives it if need be."""
+    """Every child process of the daemon, and the warden that outlives it if need be.
+
+    Attributes:
+        limit: How many there may be (``server.limits.children``).
+    """
 
     reactor: IReactorProcess
     clock: IReactorTime
+    limit: int
     marker: str = field(factory=lambda: secrets.token_hex(8))
     _living: dict[int, Child] = field(factory=dict)
     _warden: _Warden | None = None
@@ -186,8 +191,11 @@ class Children:
         """Start ``argv`` without a shell.
 
         Raises:
-            OSError: The command does not exist, may not be executed, or ``cwd`` is no directory.
+            OSError: The command does not exist, may not be executed, or ``cwd`` is no directory; or there are too
+                many children.
         """
+        if len(self._living) >= self.limit:
+            raise OSError(f"there are {self.limit} child processes already (server.limits.children)")
         environment = {k: os.environ[k] for k in INHERITED if k in os.environ} | dict(env)
         self._count += 1
         # The final dot ends the number: the marker of child 1 is no prefix of that of child 10.

@@ -43,12 +43,18 @@ class Receiver(TypingProtocol):
 
 
 class Transfer:
-    """One request and its answer under way."""
+    """One request and its answer under way.
 
-    __slots__ = ("_connection", "_paused", "receiver")
+    Attributes:
+        receiver: Who takes the answer; None once nobody does.
+        until: When its connection is closed if the answer has not ended by then; None for never.
+    """
+
+    __slots__ = ("_connection", "_paused", "receiver", "until")
 
     def __init__(self, receiver: Receiver) -> None:
         self.receiver: Receiver | None = receiver
+        self.until: float | None = None
         self._connection: _Connection | None = None
         self._paused = False
 
@@ -117,6 +123,12 @@ class _Connection(Protocol):
         self._pool.forget(self)
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport has it
+
+    def look(self, now: float) -> None:
+        """End an answer that ought to have ended."""
+        transfer = self._transfer
+        if transfer is not None and transfer.until is not None and now > transfer.until:
+            self._break("it does not end its answer")
 
     def close(self) -> None:
         """Close an idle connection the polite way."""
@@ -278,8 +290,10 @@ class Pool:
             self._idle.remove(connection)
 
     def sweep(self) -> None:
-        """Close connections that have been idle too long. Called about once a second."""
+        """Close connections that have been idle too long, or are kept open for nothing. Called about once a second."""
         now = self._clock.seconds()
+        for connection in list(self._open):
+            connection.look(now)
         for connection in [c for c in self._idle if now - c.idle_since > c.idle_for]:
             self._idle.remove(connection)
             connection.close()

@@ -30,6 +30,8 @@ __all__ = ["HttpUpstream"]
 _SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,1024}")
 # Waits between attempts to open the standing stream again.
 LISTEN_BACKOFF: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+# How long a server may keep a stream open after the response, or after the call has been cancelled.
+LEAVE_SECONDS: Final = 5.0
 
 
 class HttpUpstream:
@@ -107,8 +109,6 @@ class HttpWire:
             self._held.append((raw, number, exchange))
             return
         if number is None or exchange is None:
-            if b'"notifications/initialized"' in raw:
-                self._held = []
             self._tell(raw)
             return
         lines = self._lines()
@@ -125,22 +125,36 @@ class HttpWire:
         return lines
 
     def _tell(self, raw: bytes) -> None:
-        # In the modern era only our own cancellations come here, and those are made by closing instead.
-        receiver = _Told(self)
-        receiver.transfer = self.upstream.post(self._lines(), raw, receiver)
-        self._telling.add(receiver.transfer)
+        if self.link.era == "modern":
+            # A client sends no responses in this revision, and cancels by closing the stream.
+            return
+        receiver = _Told(self, opening=b'"notifications/initialized"' in raw)
+        if receiver.opening:
+            self._held = []
+        transfer = self.upstream.post(self._lines(), raw, receiver)
+        if not receiver.over:
+            receiver.transfer = transfer
+            self._telling.add(transfer)
 
-    def told(self, transfer: Transfer | None) -> None:
+    def told(self, receiver: _Told) -> None:
         """A notification or response has been taken, or was not: send what waited for it."""
-        if transfer is not None:
-            self._telling.discard(transfer)
-        held, self._held = self._held, None
-        for raw, number, exchange in held or ():
-            self.send(raw, number, exchange)
+        if receiver.transfer is not None:
+            self._telling.discard(receiver.transfer)
+        if receiver.opening:
+            held, self._held = self._held, None
+            for raw, number, exchange in held or ():
+                self.send(raw, number, exchange)
+
+    def leave(self, number: int) -> None:
+        """Nothing more is wanted of call ``number``: give its stream a moment to end by itself."""
+        transfer = self._transfers.get(number)
+        if transfer is not None and transfer.until is None:
+            transfer.until = self.upstream.clock.seconds() + LEAVE_SECONDS
 
     def drop(self, number: int) -> bool:
         if self.link.era == "legacy":
             # The server ends that stream by itself once it has read the notification; nothing of it is passed on.
+            self.leave(number)
             return False
         transfer = self._transfers.pop(number, None)
         if transfer is not None:
@@ -234,6 +248,8 @@ class _Answer:
                         self._wire.link.received(event.data, self._number)
             except ValueError as e:
                 self._abort(str(e))
+            if self._number not in self._wire.link.calls:
+                self._wire.leave(self._number)
             return
         self._size += len(chunk)
         if self._size > self._wire.upstream.max_bytes:
@@ -258,7 +274,8 @@ class _Answer:
             link.failed(number, "it closed the event stream without a response")
         elif status in (401, 403):
             link.failed(number, f"it refuses our credential ({status}); see mcpServers.{link.server}.headers")
-        elif status == 404 and self._wire.session is not None and not _is_rpc_error(body):
+        elif status == 404 and self._wire.session is not None:
+            # MCP 2025-03-26, Session Management. The official SDKs put a JSON-RPC error into the body as well.
             self._wire.lost_session()
         elif 300 <= status < 400:
             link.failed(number, f"it redirects ({status}), which is not followed; give its final address as url")
@@ -313,16 +330,19 @@ class _Told(_Nobody):
 
     _log: Final = Logger()
 
-    def __init__(self, wire: HttpWire) -> None:
+    def __init__(self, wire: HttpWire, *, opening: bool) -> None:
         self._wire: Final = wire
         self._status = 0
+        self.opening: Final = opening
+        self.over = False
         self.transfer: Transfer | None = None
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
 
     def end(self) -> None:
-        self._wire.told(self.transfer)
+        self.over = True
+        self._wire.told(self)
         if self._status >= 400:
             self._log.debug(
                 "server {server} refused a notification with status {status}",
@@ -332,7 +352,8 @@ class _Told(_Nobody):
 
     def failed(self, why: str) -> None:
         self._log.debug("server {server} got no notification: {why}", server=self._wire.link.server, why=why)
-        self._wire.told(self.transfer)
+        self.over = True
+        self._wire.told(self)
 
 
 class _Standing(_Nobody):

@@ -121,7 +121,7 @@ class HTTPChannel(Connection):
         if request is not None:
             request.record.error = request.record.error or "client_gone"
             request.connectionLost(reason)
-            self.site.report(request.record)
+            self._report(request.record)
         self.site.closed(self)
 
     def _handed_over(self) -> None:
@@ -130,8 +130,12 @@ class HTTPChannel(Connection):
         self._forget()
         if request is not None and request.record.protocol == "http":
             request.record.status = 101
-            self.site.report(request.record)
+            self._report(request.record)
         self.site.closed(self)
+
+    def _report(self, record: Record) -> None:
+        record.duration = self.site.seconds() - record.started
+        self.site.report(record)
 
     def _forget(self) -> None:
         """Free what input has left behind."""
