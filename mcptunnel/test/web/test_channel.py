@@ -549,8 +549,10 @@ class RecordTests(SynchronousTestCase):
         served = serve(later)
         connection = served.connect()
         connection.send(GET)
+        served.clock.advance(2)
         connection.lose()
-        self.assertEqual([(record.status, record.error) for record in served.records], [(0, "client_gone")])
+        seen = [(record.status, record.error, record.duration) for record in served.records]
+        self.assertEqual(seen, [(0, "client_gone", 2.0)])
 
     def test_a_request_lost_in_its_body_is_recorded(self) -> None:
         """It had been admitted; whoever counted it in must hear of its end."""
