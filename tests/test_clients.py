@@ -280,18 +280,6 @@ class BadInputTests(_Auto):
         assert closed is not None
         self.assertEqual((closed.code, closed.reason), (1003, "MCP messages are text"))
 
-    def test_a_session_that_is_over_takes_its_websocket_along(self) -> None:
-        """Idle for too long: closed with 1011 and a reason, not just dropped."""
-        daemon = self.auto(server={"limits": {"session_idle_timeout": "1s"}})
-        with websocket(daemon.port, tls=client_context()) as ws:
-            ws.initialize()
-            with self.assertRaises(ConnectionClosed) as caught:
-                ws.hear()
-            closed = caught.exception.rcvd
-        assert closed is not None
-        self.assertEqual(closed.code, 1011)
-        self.assertIn("connect again", closed.reason)
-
     def test_a_stranger_in_the_host_or_origin(self) -> None:
         """DNS rebinding ends at the gate: 421 for a foreign Host, 403 for a foreign Origin, also before a 101."""
         daemon = self.auto()
