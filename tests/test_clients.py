@@ -21,6 +21,17 @@ UPSTREAM = "tests.upstream"
 TOKEN = "5f1d7c0a-outside"
 
 
+# Answers `initialize`, takes two more messages, and ends.
+BRIEF = """
+import json, sys
+hello = json.loads(sys.stdin.readline())
+result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "brief", "version": "1"}}
+print(json.dumps({"jsonrpc": "2.0", "id": hello["id"], "result": result}), flush=True)
+sys.stdin.readline()
+sys.stdin.readline()
+"""
+
+
 class _Auto(DaemonCase):
     """A daemon in mode auto; its clients come directly, over TLS."""
 
@@ -279,6 +290,30 @@ class BadInputTests(_Auto):
             closed = caught.exception.rcvd
         assert closed is not None
         self.assertEqual((closed.code, closed.reason), (1003, "MCP messages are text"))
+
+    def test_a_session_that_is_over_takes_its_websocket_along(self) -> None:
+        """Its server has ended: the call in flight fails at once, then 1011 and a reason, not just a drop."""
+        daemon = self.auto(servers={"brief": {"command": sys.executable, "args": ["-c", BRIEF]}})
+        with websocket(daemon.port, tls=client_context()) as ws:
+            ws.initialize()
+            ws.connection.send('{"jsonrpc":"2.0","id":7,"method":"tools/list"}')
+            failed = ws.hear()
+            self.assertEqual((failed["id"], failed["error"]["code"]), (7, -32010))
+            self.assertIn("brief", failed["error"]["message"])
+            with self.assertRaises(ConnectionClosed) as caught:
+                ws.hear()
+            closed = caught.exception.rcvd
+        assert closed is not None
+        self.assertEqual(closed.code, 1011)
+        self.assertIn("connect again", closed.reason)
+
+    def test_a_websocket_that_is_idle_keeps_its_session(self) -> None:
+        """A connection that is there is a client that is there, however long it says nothing."""
+        daemon = self.auto(server={"limits": {"session_idle_timeout": "1s"}})
+        with websocket(daemon.port, tls=client_context()) as ws:
+            ws.initialize()
+            time.sleep(3)
+            self.assertEqual(len(ws.call("tools/list")[0]["result"]["tools"]), 5)
 
     def test_a_stranger_in_the_host_or_origin(self) -> None:
         """DNS rebinding ends at the gate: 421 for a foreign Host, 403 for a foreign Origin, also before a 101."""

@@ -176,6 +176,7 @@ class _Reply:
             if self._session is None:
                 # MCP 2026-07-28, Cancellation: closing the stream cancels. In the legacy era it does not.
                 self.exchange.abandon(b'"the client closed the stream"')
+                self.exchange.record.error = "client_closed"
             else:
                 self.exchange.resume()
 
