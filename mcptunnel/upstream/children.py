@@ -148,11 +148,6 @@ class Child(ProcessProtocol):
         clock.callLater(GRACE_SECONDS, self._signal, pid, signal.SIGTERM)
         clock.callLater(2 * GRACE_SECONDS, self._signal, pid, signal.SIGKILL)
 
-    def kill(self, number: int) -> None:
-        """Send ``number`` to its group now."""
-        if self._pid is not None:
-            self._signal(self._pid, number)
-
     def _signal(self, pid: int, number: int) -> None:
         if not self.gone.called:
             warden.signal_group(pid, number)

@@ -14,6 +14,7 @@ import httptools
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 __all__ = ["Pool", "Receiver", "Transfer"]
@@ -94,6 +95,8 @@ class Transfer:
 class _Connection(Protocol):
     """One connection, one transfer at a time. The callbacks in snake_case are httptools'."""
 
+    _log = Logger()
+
     def __init__(self, pool: Pool) -> None:
         self._pool: Final = pool
         self._transfer: Transfer | None = None
@@ -151,9 +154,12 @@ class _Connection(Protocol):
         why = None
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as e:
+            # Raised by whoever takes the answer: a mistake of ours, and not to be hidden.
+            self._log.failure("an answer could not be handled", Failure(e.__context__ or e))  # type: ignore[no-untyped-call]
+            why = "its answer could not be handled"
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as e:
-            # An error raised in a callback arrives as the context of the parser's own.
-            why = f"it sent a malformed HTTP response ({e.__context__ or e})"
+            why = f"it sent a malformed HTTP response ({e})"
         if self._complete:
             # Not before the parser has seen everything: what follows an answer in the same segment must not be taken
             # for the answer to a request that is sent because of this one.

@@ -72,20 +72,23 @@ class StdioUpstream:
         Raises:
             OSError: It cannot be started.
         """
-        started = self._children.clock.seconds()
-
-        def ended(how: str) -> None:
-            now = self._children.clock.seconds()
-            self._failures = self._failures + 1 if now - started < QUICK_SECONDS else 0
-            on_exit(how)
-
         return self._children.spawn(
-            self.name, self._argv, env=self._env, cwd=self._cwd, on_output=on_output, on_exit=ended
+            self.name, self._argv, env=self._env, cwd=self._cwd, on_output=on_output, on_exit=on_exit
         )
 
-    def crashed(self) -> None:
-        """A child has ended although nobody asked it to."""
-        self._not_before = self._children.clock.seconds() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+    def seconds(self) -> float:
+        """The time."""
+        return self._children.clock.seconds()
+
+    def crashed(self, started: float) -> None:
+        """A child has ended although nobody asked it to.
+
+        Args:
+            started: When it was started.
+        """
+        now = self.seconds()
+        self._failures = self._failures + 1 if now - started < QUICK_SECONDS else 0
+        self._not_before = now + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
 
 
 class StdioWire:
@@ -100,10 +103,12 @@ class StdioWire:
         self._parts: list[bytes] = []
         self._size = 0
         self._paused: Final[set[int]] = set()
+        self._started = 0.0
         self._closed = False
 
     def start(self, spawn: Callable[[Callable[[bytes], None], Callable[[str], None]], Child]) -> None:
         """Start the child; a failure loses the link."""
+        self._started = self._upstream.seconds()
         try:
             self._child = spawn(self._output, self._exited)
         except OSError as e:
@@ -120,6 +125,8 @@ class StdioWire:
             self._child.write(raw + b"\n")
 
     def _output(self, data: bytes) -> None:
+        if self._closed:
+            return
         *lines, rest = data.split(b"\n")
         if lines and self._parts:
             lines[0] = b"".join(self._parts) + lines[0]
@@ -142,7 +149,7 @@ class StdioWire:
         self._child = None
         if not self._closed:
             self._closed = True
-            self._upstream.crashed()
+            self._upstream.crashed(self._started)
             self._link.lost(how)
 
     def drop(self, number: int) -> bool:
