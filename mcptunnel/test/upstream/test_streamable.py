@@ -1,0 +1,499 @@
+"""Tests for mcptunnel.upstream.streamable: exact request heads, every kind of answer, sessions and standing streams."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.jsonrpc import Message
+from mcptunnel.core.link import Link
+from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
+from mcptunnel.test.upstream.servers import Accepted, Origin
+from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
+from mcptunnel.upstream.streamable import LEAVE_SECONDS, LISTEN_BACKOFF, HttpUpstream
+
+JSON = "Content-Type: application/json"
+SSE = "Content-Type: text/event-stream"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(raw: bytes) -> bytes:
+    return chunk(b"event: message\ndata: " + raw + b"\n\n")
+
+
+END = b"0\r\n\r\n"
+
+
+class Owner:
+    """Remembers what belongs to no call."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.lost = 0
+
+    def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
+        self.said.append((json.loads(message.raw), exchange))
+
+    def link_lost(self, link: Link) -> None:
+        self.lost += 1
+
+
+class Case(SynchronousTestCase):
+    """One link to one server."""
+
+    era: Era = "legacy"
+    max_bytes = 2000
+
+    def setUp(self) -> None:
+        self.origin = Origin()
+        self.upstream = HttpUpstream(
+            "docs",
+            target=b"/mcp?x=1",
+            host=b"docs.example.com",
+            headers={"Authorization": "Bearer ours", "X-Team": "é"},
+            pool=self.origin.pool(),
+            clock=self.origin.clock,
+            max_bytes=self.max_bytes,
+        )
+        self.owner = Owner()
+        self.link = Link.open(self.upstream, self.era, self.owner, self.origin.clock.seconds)
+
+    @property
+    def server(self) -> Accepted:
+        """The latest connection."""
+        return self.origin.last
+
+    def ask(self, raw: bytes, **arguments: Any) -> tuple[Exchange, RecordingSink]:
+        exchange, sink = make_exchange(raw, era=self.era, **arguments)
+        self.link.request(exchange)
+        return exchange, sink
+
+    def initialize(self, *headers: str) -> RecordingSink:
+        """Open a session as far as the answer."""
+        _, sink = self.ask(request("initialize", "init"))
+        self.server.take()
+        self.server.answer(response(1, {"protocolVersion": "2025-06-18"}), 200, JSON, *headers)
+        return sink
+
+
+class LegacyHeadTests(Case):
+    """What goes out."""
+
+    def test_a_request_is_these_bytes(self) -> None:
+        """Nothing of the client's own request is in them."""
+        self.ask(
+            b'{"jsonrpc":"2.0", "id":"x","method":"tools/call","params":{"name":"a"}}',
+            params_headers=[(b"mcp-param-a", b"1")],
+        )
+        body = b'{"jsonrpc":"2.0", "id":1,"method":"tools/call","params":{"name":"a"}}'
+        self.assertEqual(
+            self.server.take(),
+            b"POST /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nContent-Type: application/json\r\n"
+            b"Accept: application/json, text/event-stream\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        )
+
+    def test_the_session_and_the_revision_go_with_what_follows(self) -> None:
+        """From the answer to initialize, and from no other."""
+        sink = self.initialize("Mcp-Session-Id: abc-123", "Set-Cookie: a=b")
+        self.assertEqual(sink.answer["id"], "init")
+        self.ask(request("tools/list"))
+        _, headers, _ = self.server.request()
+        self.assertEqual((headers["mcp-session-id"], headers["mcp-protocol-version"]), ("abc-123", "2025-06-18"))
+        self.assertNotIn("cookie", headers)
+        self.server.answer(response(2, {}), 200, JSON, "Mcp-Session-Id: other")
+        self.ask(request("tools/list"))
+        self.assertEqual(self.server.request()[1]["mcp-session-id"], "abc-123")
+
+    def test_a_session_id_that_is_none_is_not_repeated(self) -> None:
+        """Spaces, nothing, too long."""
+        for value in ("a b", "", "x" * 1025, "\xe9"):
+            self.setUp()
+            self.initialize(f"Mcp-Session-Id: {value}")
+            self.ask(request("tools/list"))
+            self.assertNotIn("mcp-session-id", self.server.request()[1])
+
+    def test_the_end_of_the_link_ends_the_servers_session(self) -> None:
+        """With DELETE; calls under way are cut, and hear nothing."""
+        self.initialize("Mcp-Session-Id: abc")
+        _, sink = self.ask(request("tools/call", 1, {"name": "a"}))
+        cut = self.server
+        self.link.close()
+        self.assertTrue(cut.transport.aborted)
+        self.assertEqual(
+            self.server.take(),
+            b"DELETE /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-06-18\r\n\r\n",
+        )
+        self.server.answer(b"", 405)
+        self.assertFalse(sink.answered)
+
+    def test_without_a_session_there_is_nothing_to_delete(self) -> None:
+        """Some servers keep none."""
+        self.initialize()
+        self.link.close()
+        self.assertEqual(self.server.take(), b"")
+
+    def test_it_shows_no_header(self) -> None:
+        """They hold credentials."""
+        self.assertEqual(repr(self.upstream), "<HttpUpstream docs>")
+
+
+class AnswerTests(Case):
+    """What comes back."""
+
+    def test_json(self) -> None:
+        """Under the client's id, otherwise byte for byte."""
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.answer(
+            b'{"id":1, "jsonrpc":"2.0","result":{"n":1.0}}', 200, "Content-Type: Application/JSON; charset=utf-8"
+        )
+        self.assertEqual(sink.replies[0][0], b'{"id":"c", "jsonrpc":"2.0","result":{"n":1.0}}')
+
+    def test_an_event_stream(self) -> None:
+        """Messages as they come, then the response; priming events and comments say nothing."""
+        _, sink = self.ask(request("tools/call", "c", {"_meta": {"progressToken": "t"}}))
+        self.server.send(STREAM + chunk(b"id: 1\nretry: 10\ndata:\n\n") + chunk(b": hi\n\n"))
+        self.server.send(event(notification("notifications/progress", {"progressToken": 1, "progress": 1})))
+        self.assertEqual(sink.heard[0]["params"]["progressToken"], "t")
+        self.server.send(event(response(1, {"ok": 1})) + END)
+        self.assertEqual(sink.answer["result"], {"ok": 1})
+        self.ask(request("tools/list"))
+        self.assertEqual(len(self.origin.accepted), 1)
+
+    def test_a_stream_that_ends_without_the_response_fails_the_call(self) -> None:
+        """So does one that breaks off, and one with an event that is too long."""
+        for rest, why in (
+            (END, "closed the event stream without a response"),
+            (event(b"x" * 3000), "longer than 2000 bytes"),
+            (event(b"junk"), "cannot be read"),
+        ):
+            self.setUp()
+            _, sink = self.ask(request("tools/call", "c"))
+            self.server.send(STREAM + rest)
+            self.assertIn(why, sink.answer["error"]["message"])
+        self.setUp()
+        _, sink = self.ask(request("tools/call", "c"))
+        self.server.send(STREAM)
+        self.server.lose()
+        self.assertIn("without a complete answer", sink.answer["error"]["message"])
+
+    def test_a_stream_that_stays_open_after_the_response_is_closed(self) -> None:
+        """Or each call would cost a connection."""
+        _, sink = self.ask(request("tools/call", "c"))
+        self.server.send(STREAM + event(response(1, {})))
+        self.assertTrue(sink.answered)
+        self.origin.clock.advance(LEAVE_SECONDS)
+        self.upstream.pool.sweep()
+        self.assertFalse(self.server.over)
+        self.origin.clock.advance(0.1)
+        self.upstream.pool.sweep()
+        self.assertTrue(self.server.over)
+
+    def test_every_status_says_what_to_do(self) -> None:
+        """And which of them a probing client should see as its own mistake."""
+        for status, headers, body, words, http in (
+            (401, (), b"", "refuses our credential (401); see mcpServers.docs.headers", 200),
+            (403, (JSON,), response(1, error={"code": 1, "message": "m"}), "refuses our credential (403)", 200),
+            (302, ("Location: http://elsewhere/",), b"", "it redirects (302), which is not followed", 200),
+            (307, (), b"", "it redirects (307)", 200),
+            (400, (), b"", "HTTP status 400", 400),
+            (404, ("Content-Type: text/html",), b"<p>", "HTTP status 404", 400),
+            (405, (), b"", "HTTP status 405", 400),
+            (406, (), b"", "HTTP status 406", 400),
+            (415, (), b"", "HTTP status 415", 400),
+            (429, (), b"", "HTTP status 429", 200),
+            (500, (JSON,), b"{}", "HTTP status 500", 200),
+            (502, ("Content-Type: text/html",), b"<p>", "HTTP status 502", 200),
+            (200, ("Content-Type: text/html",), b"<p>", "neither JSON nor an event stream", 200),
+            (202, (), b"", "HTTP status 202", 200),
+            (200, (JSON,), b"[]", "cannot be read", 200),
+            (200, (JSON,), response(7, {}), "no response to the request", 200),
+            (200, (JSON,), notification("notifications/x"), "no response to the request", 200),
+        ):
+            self.setUp()
+            _, sink = self.ask(request("tools/list", "c"))
+            self.server.answer(body, status, *headers)
+            ((_, error, code),) = sink.replies
+            self.assertIsNotNone(error)
+            assert error is not None
+            self.assertIn(words, error.message)
+            self.assertEqual((error.legacy_status, code), (http, -32010), words)
+            self.assertIn("server docs is unavailable", error.message)
+
+    def test_a_json_rpc_error_counts_whatever_the_status(self) -> None:
+        """It is the server's answer."""
+        for status in (200, 400, 404, 500):
+            self.setUp()
+            _, sink = self.ask(request("tools/list", "c"))
+            self.server.answer(response(1, error={"code": -32601, "message": "m"}), status, JSON)
+            self.assertEqual(sink.answer["error"], {"code": -32601, "message": "m"})
+
+    def test_an_answer_without_end_is_cut_off(self) -> None:
+        """At server.limits.message_bytes."""
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + b" " * 2001)
+        self.assertIn("server.limits.message_bytes", sink.answer["error"]["message"])
+        self.assertTrue(self.server.over)
+
+    def test_a_server_that_cannot_be_reached(self) -> None:
+        """The call hears why; the link goes on, since each call has its own connection."""
+        self.origin.refusing = True
+        _, sink = self.ask(request("tools/list", "c"))
+        self.assertIn("cannot connect", sink.answer["error"]["message"])
+        self.origin.refusing = False
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.answer(response(2, {}), 200, JSON)
+        self.assertEqual(sink.answer["result"], {})
+
+    def test_requests_of_the_server_on_a_calls_stream_name_the_call(self) -> None:
+        """So that they go to the right client."""
+        exchange, _ = self.ask(request("tools/call", "c"))
+        self.server.send(STREAM + event(request("roots/list", "q")))
+        self.assertEqual([(said["id"], whose) for said, whose in self.owner.said], [("q", exchange)])
+
+    def test_a_slow_client_pauses_its_own_connection(self) -> None:
+        """And no other."""
+        exchange, _ = self.ask(request("tools/call", "c"))
+        self.ask(request("tools/call", "d"))
+        one, two = self.origin.accepted
+        exchange.pause()
+        self.assertEqual((one.transport.paused, two.transport.paused), (True, False))
+        exchange.resume()
+        self.assertFalse(one.transport.paused)
+
+
+class SessionTests(Case):
+    """The server's session."""
+
+    def test_a_session_that_the_server_has_forgotten_loses_the_link(self) -> None:
+        """404, with and without the body that the official SDKs send."""
+        for body in (
+            b"",
+            response(None, error={"code": -32001, "message": "Session not found"}),
+            response("server-error", error={"code": -32600, "message": "Session not found"}),
+        ):
+            self.setUp()
+            self.initialize("Mcp-Session-Id: abc")
+            _, one = self.ask(request("tools/list", 1))
+            _, two = self.ask(request("tools/list", 2))
+            self.origin.accepted[0].answer(body, 404, JSON)
+            for sink in (one, two):
+                self.assertIn("it has ended the session (404)", sink.answer["error"]["message"])
+            self.assertEqual((self.owner.lost, self.link.closed), (1, True))
+            self.assertNotIn(b"DELETE", b"".join(a.take() for a in self.origin.accepted))
+
+    def test_what_follows_initialized_waits_until_the_server_has_taken_it(self) -> None:
+        """In order; also when the notification is refused or lost."""
+        for settle in (
+            lambda server: server.answer(b"", 202),
+            lambda server: server.answer(b"", 400),
+            lambda server: server.lose(),
+        ):
+            self.setUp()
+            self.initialize("Mcp-Session-Id: abc")
+            self.link.tell(notification("notifications/initialized"))
+            notified = self.server
+            self.assertEqual(notified.request()[2]["method"], "notifications/initialized")
+            _, sink = self.ask(request("tools/list", "c"))
+            self.link.tell(notification("notifications/roots/list_changed"))
+            self.assertEqual([a.take() for a in self.origin.accepted], [b""])
+            settle(notified)
+            sent = [body["method"] for accepted in self.origin.accepted if (body := self.peek(accepted)) is not None]
+            self.assertEqual(sorted(sent), ["notifications/roots/list_changed", "tools/list"])
+            self.assertFalse(sink.answered)
+
+    @staticmethod
+    def peek(accepted: Accepted) -> Any:
+        return accepted.request()[2] if accepted.transport.value() else None
+
+    def test_only_the_end_of_initialized_ends_the_waiting(self) -> None:
+        """Not that of a notification that went before."""
+        self.initialize()
+        self.link.tell(notification("notifications/x"))
+        before = self.server
+        self.link.tell(notification("notifications/initialized"))
+        self.ask(request("tools/list", "c"))
+        before.answer(b"", 202)
+        self.assertEqual(len(self.origin.accepted), 2)
+        self.server.take()
+        self.server.answer(b"", 202)
+        self.assertEqual(self.server.request()[2]["method"], "tools/list")
+
+    def test_a_notification_that_cannot_be_sent_holds_nothing_up(self) -> None:
+        """Even where connecting fails at once."""
+        self.initialize("Mcp-Session-Id: abc", "Connection: close")
+        self.origin.refusing = True
+        self.link.tell(notification("notifications/initialized"))
+        self.origin.refusing = False
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.take()
+        self.server.answer(response(2, {}), 200, JSON)
+        self.assertTrue(sink.answered)
+
+    def test_cancelling_is_a_notification_of_its_own(self) -> None:
+        """The stream stays open for a moment: the server ends it."""
+        exchange, sink = self.ask(request("tools/call", "c"))
+        exchange.abandon(b'"r"')
+        self.assertEqual(self.server.request()[2]["params"], {"requestId": 1, "reason": "r"})
+        self.assertFalse(self.origin.accepted[0].over)
+        self.origin.accepted[0].answer(response(1, {}), 200, JSON)
+        self.assertFalse(sink.answered)
+        self.origin.accepted[0].take()
+        exchange, _ = self.ask(request("tools/call", "d"))
+        silent = self.origin.accepted[0]
+        self.assertEqual(silent.request()[2]["method"], "tools/call")
+        exchange.abandon()
+        self.origin.clock.advance(LEAVE_SECONDS + 0.1)
+        self.upstream.pool.sweep()
+        self.assertTrue(silent.over)
+
+
+class StandingTests(Case):
+    """The GET stream."""
+
+    def listen(self) -> Accepted:
+        self.initialize("Mcp-Session-Id: abc")
+        self.link.tell(notification("notifications/initialized"))
+        self.server.answer(b"", 202)
+        self.server.take()
+        self.link.wire.listen()
+        return self.server
+
+    def test_it_is_opened_once_with_the_session(self) -> None:
+        """These bytes."""
+        server = self.listen()
+        self.assertEqual(
+            server.take(),
+            b"GET /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAccept: text/event-stream\r\n"
+            b"Authorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-06-18\r\n\r\n",
+        )
+        self.link.wire.listen()
+        self.assertEqual((len(self.origin.accepted), server.take()), (1, b""))
+
+    def test_without_a_revision_there_is_nothing_to_listen_to(self) -> None:
+        """Before initialize."""
+        self.link.wire.listen()
+        self.assertEqual(self.origin.accepted, [])
+
+    def test_what_it_says_belongs_to_no_call(self) -> None:
+        """Except progress, which names its call."""
+        server = self.listen()
+        _, sink = self.ask(request("tools/call", "c", {"_meta": {"progressToken": "t"}}))
+        server.send(STREAM + event(notification("notifications/message", {})) + event(request("roots/list", 5)))
+        server.send(event(notification("notifications/progress", {"progressToken": 2})))
+        self.assertEqual([said["method"] for said, _ in self.owner.said], ["notifications/message", "roots/list"])
+        self.assertEqual(len(sink.messages), 1)
+
+    def test_it_is_opened_again_later_and_later_while_it_fails(self) -> None:
+        """And soon again once it has worked."""
+        server = self.listen()
+        for wait in (*LISTEN_BACKOFF, LISTEN_BACKOFF[-1]):
+            server.answer(b"", 503)
+            server.take()
+            self.origin.clock.advance(wait - 0.1)
+            self.assertEqual(server.take(), b"")
+            self.origin.clock.advance(0.1)
+            server = self.server
+            self.assertTrue(server.take().startswith(b"GET "))
+        server.send(STREAM + END)
+        self.origin.clock.advance(LISTEN_BACKOFF[0])
+        self.assertTrue(self.server.take().startswith(b"GET "))
+        self.server.lose()
+        self.origin.clock.advance(LISTEN_BACKOFF[1])
+        self.assertTrue(self.server.take().startswith(b"GET "))
+
+    def test_a_server_without_such_a_stream_is_not_asked_again(self) -> None:
+        """405, or any other refusal of the request."""
+        for status in (405, 404, 400):
+            self.setUp()
+            self.listen().answer(b"", status)
+            self.origin.clock.advance(1000.0)
+            self.assertEqual(self.origin.clock.getDelayedCalls(), [])
+
+    def test_an_event_that_is_too_long_starts_it_anew(self) -> None:
+        """The rest of the stream is not looked at."""
+        server = self.listen()
+        server.send(STREAM + event(b"x" * 3000))
+        self.assertTrue(server.over)
+        self.origin.clock.advance(LISTEN_BACKOFF[0])
+        self.assertTrue(self.server.take().startswith(b"GET "))
+
+    def test_it_ends_with_the_link(self) -> None:
+        """Open, or waiting to be opened."""
+        server = self.listen()
+        server.send(STREAM)
+        self.link.close()
+        self.assertTrue(server.over)
+        self.setUp()
+        self.listen().answer(b"", 503)
+        self.link.close()
+        self.assertEqual(self.origin.clock.getDelayedCalls(), [])
+
+
+class ModernTests(Case):
+    """2026-07-28."""
+
+    era: Era = "modern"
+
+    def test_the_headers_repeat_the_body(self) -> None:
+        """Method, name in its encoding, revision, and the client's Mcp-Param lines; no session."""
+        for method, params, name in (
+            ("tools/call", {"name": "add"}, "add"),
+            ("tools/call", {"name": "é"}, "=?base64?w6k=?="),
+            ("tools/call", {"name": "a\r\nX: y"}, "=?base64?YQ0KWDogeQ==?="),
+            ("resources/read", {"uri": "x:y"}, "x:y"),
+            ("tools/list", {}, None),
+        ):
+            self.ask(request(method, 1, params, modern=True), params_headers=[(b"mcp-param-region", b"eu")])
+            first, headers, _ = self.server.request()
+            self.assertEqual(first, "POST /mcp?x=1 HTTP/1.1")
+            self.assertEqual(headers.get("mcp-name"), name)
+            self.assertEqual(
+                (headers["mcp-method"], headers["mcp-protocol-version"], headers["mcp-param-region"]),
+                (method, "2026-07-28", "eu"),
+            )
+            self.assertNotIn("mcp-session-id", headers)
+
+    def test_closing_the_stream_is_cancelling(self) -> None:
+        """Nothing else is sent."""
+        exchange, _ = self.ask(request("tools/call", 1, {"name": "a"}, modern=True))
+        exchange.abandon(b'"r"')
+        self.assertEqual((self.server.transport.aborted, len(self.origin.accepted)), (True, 1))
+
+    def test_no_responses_and_notifications_are_sent(self) -> None:
+        """There are none in this revision."""
+        self.link.tell(response("q", {}))
+        self.link.tell(notification("notifications/initialized"))
+        self.link.wire.listen()
+        self.assertEqual(self.origin.accepted, [])
+
+    def test_no_session_is_kept(self) -> None:
+        """Even if the server names one."""
+        self.ask(request("server/discover", 1, {}, modern=True))
+        self.server.answer(response(1, {}), 200, JSON, "Mcp-Session-Id: abc")
+        self.link.close()
+        self.assertNotIn(b"DELETE", self.server.take())
+
+    def test_errors_of_the_server_keep_their_code(self) -> None:
+        """A client corrects itself by them."""
+        _, sink = self.ask(request("tools/call", 1, {"name": "a"}, modern=True))
+        self.server.answer(response(1, error={"code": -32022, "message": "m", "data": {"supported": []}}), 400, JSON)
+        self.assertEqual(sink.answer["error"], {"code": -32022, "message": "m", "data": {"supported": []}})
+
+    def test_a_subscription_is_a_stream_that_lasts(self) -> None:
+        """Tagged with the client's id."""
+        _, sink = self.ask(request("subscriptions/listen", "s", {"notifications": {}}, modern=True))
+        tag = {"_meta": {SUBSCRIPTION_KEY: 1}}
+        self.server.send(STREAM + event(notification("notifications/subscriptions/acknowledged", tag)))
+        self.assertEqual(sink.heard[0]["params"]["_meta"], {SUBSCRIPTION_KEY: "s"})
+        self.server.send(event(response(1, tag)) + END)
+        self.assertEqual(sink.answer["result"]["_meta"], {SUBSCRIPTION_KEY: "s"})
