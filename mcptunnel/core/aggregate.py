@@ -6,7 +6,6 @@ A server that is down, slow or lying costs its own part of the answer and nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from attrs import define, field
@@ -14,17 +13,15 @@ from attrs import define, field
 from mcptunnel.core.dispatch import LISTS, Links, authorize, items, reference, to_named, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.fanout import ask, ask_all, fan_out
 from mcptunnel.core.jsonrpc import Message, decode, encode, result_reply, splice
 from mcptunnel.core.link import unavailable
 from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
 from mcptunnel.core.principal import Principal, reaches
-from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target, split
 
 __all__ = ["Directory", "to_many"]
 
-# Claude Code gives up at 30 s for initialize and tools/list together.
-FAN_OUT_PATIENCE: Final = 10.0
 # The cap of the official SDKs on pages of one list.
 MAX_PAGES: Final = 100
 
@@ -46,63 +43,6 @@ class Directory:
     def owner(self, uri: str) -> str | None:
         """Who showed ``uri``, or None."""
         return self._owners.get(uri)
-
-
-class _Collect:
-    """A sink that hands one server's reply to ``done`` and passes messages on to the client's own sink."""
-
-    def __init__(self, parent: Exchange, done: Callable[[Message | None, RpcError | None], None]) -> None:
-        self._parent: Final = parent
-        self._done: Final = done
-
-    def message(self, raw: bytes) -> None:
-        self._parent.emit(raw)
-
-    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
-        self._done(decode(raw), error)
-
-    def cancelled(self) -> None:
-        """The whole was, and says so itself."""
-
-
-def _ask(links: Links, parent: Exchange, server: str, raw: bytes, done: Callable[..., None]) -> Exchange:
-    """Send ``raw`` to ``server`` as a part of ``parent``; ``done(reply, error)`` is called once."""
-    part = Exchange(
-        message=decode(raw),
-        principal=parent.principal,
-        era=parent.era,
-        sink=_Collect(parent, done),
-        # Of its own: what one server fails at is not what the client is told.
-        record=Record(),
-        patience=FAN_OUT_PATIENCE,
-    )
-    parent.on_end(lambda _: part.abandon())
-    links.link(server).request(part)
-    return part
-
-
-def _fan_out(
-    links: Links,
-    exchange: Exchange,
-    servers: list[str],
-    ask: Callable[[str, Callable[[Any], None]], None],
-    merge: Callable[[dict[str, Any]], None],
-) -> None:
-    """Run ``ask(server, settle)`` for each server, then ``merge`` what they settled with (RpcError: a failure)."""
-    answers: dict[str, Any] = {}
-
-    def settled(server: str, answer: Any) -> None:
-        answers[server] = answer
-        if len(answers) == len(servers) and not exchange.done:
-            try:
-                merge({name: answers[name] for name in servers})
-            except RpcError as e:
-                exchange.fail(e)
-
-    for server in servers:
-        ask(server, partial(settled, server))
-    if not servers:
-        merge({})
 
 
 def to_many(links: Links, exchange: Exchange, target: Target, directory: Directory, identity: dict[str, str]) -> None:
@@ -180,7 +120,8 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
                 else:
                     attempt(rest, error or reply)
 
-            _ask(links, exchange, server, exchange.message.raw, done)
+            # One server answers in the end, and it may take its time.
+            ask(links, exchange, server, exchange.message.raw, done, None)
             return
         if isinstance(last, Message):
             exchange.finish(last)
@@ -193,16 +134,13 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
 def _every(links: Links, exchange: Exchange, servers: list[str]) -> None:
     """Ask every server the same and answer with an empty result when any of them took it."""
 
-    def ask(server: str, settle: Callable[[Any], None]) -> None:
-        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
-
     def merge(answers: dict[str, Any]) -> None:
         failures = [a for a in answers.values() if isinstance(a, RpcError) or a.kind == "error"]
         if answers and len(failures) == len(answers):
             raise RpcError(METHOD_NOT_FOUND, "no server behind this address does that", reason="method_not_found")
         _answer(exchange, {})
 
-    _fan_out(links, exchange, servers, ask, merge)
+    ask_all(links, exchange, servers, merge)
 
 
 def _answer(exchange: Exchange, result: dict[str, Any]) -> None:
@@ -255,9 +193,6 @@ def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: 
     if not isinstance(wanted, str):
         raise RpcError(INVALID_PARAMS, "params.protocolVersion: expected a string", reason="invalid_params")
 
-    def ask(server: str, settle: Callable[[Any], None]) -> None:
-        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
-
     def merge(answers: dict[str, Any]) -> None:
         results = _results(answers)
         _answer(
@@ -270,13 +205,10 @@ def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: 
             },
         )
 
-    _fan_out(links, exchange, servers, ask, merge)
+    ask_all(links, exchange, servers, merge)
 
 
 def _discover(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
-    def ask(server: str, settle: Callable[[Any], None]) -> None:
-        _ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
-
     def merge(answers: dict[str, Any]) -> None:
         results = _results(answers)
         capabilities = _merged_capabilities(results)
@@ -297,7 +229,7 @@ def _discover(links: Links, exchange: Exchange, servers: list[str], identity: di
             },
         )
 
-    _fan_out(links, exchange, servers, ask, merge)
+    ask_all(links, exchange, servers, merge)
 
 
 def _caching(results: dict[str, dict[str, Any]], principal: Principal) -> dict[str, Any]:
@@ -314,7 +246,7 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
         # All pages of all servers make one page here, so no cursor of ours exists.
         raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this address", reason="invalid_cursor")
 
-    def ask(server: str, settle: Callable[[Any], None]) -> None:
+    def question(server: str, settle: Callable[[Any], None]) -> None:
         found: list[tuple[str, bytes]] = []
         hints: dict[str, Any] = {}
         seen: set[str] = set()
@@ -335,11 +267,11 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
             found.extend(some)
             if isinstance(cursor, str) and cursor not in seen and len(seen) < MAX_PAGES:
                 seen.add(cursor)
-                _ask(links, exchange, server, _with_cursor(exchange.message, cursor), page)
+                ask(links, exchange, server, _with_cursor(exchange.message, cursor), page)
             else:
                 settle((found, hints))
 
-        _ask(links, exchange, server, exchange.message.raw, page)
+        ask(links, exchange, server, exchange.message.raw, page)
 
     def merge(answers: dict[str, Any]) -> None:
         raws: list[bytes] = []
@@ -365,7 +297,7 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
             result += b',"resultType":"complete",' + encode(hints)[1:-1]
         exchange.finish(decode(result_reply(exchange.message.id_raw, b"{%b}" % result)))
 
-    _fan_out(links, exchange, servers, ask, merge)
+    fan_out(links, exchange, servers, question, merge)
 
 
 def _with_cursor(message: Message, cursor: str) -> bytes:

@@ -11,7 +11,8 @@ from mcptunnel.core.errors import RequestError
 from mcptunnel.core.relay import Relay
 from mcptunnel.core.routing import Target
 from mcptunnel.web.health import Health
-from mcptunnel.web.mcp import McpResource, Streams
+from mcptunnel.web.mcp import McpResource
+from mcptunnel.web.replies import Streams
 from mcptunnel.web.request import Request
 
 __all__ = ["Nothing", "routes"]

@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.aggregate import FAN_OUT_PATIENCE, MAX_PAGES, Directory, to_many
+from mcptunnel.core.aggregate import MAX_PAGES, Directory, to_many
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.fanout import FAN_OUT_PATIENCE
 from mcptunnel.core.mcp import Era
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.routing import Target

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcptunnel.config.load import load_text
 from mcptunnel.config.schema import Config, LoggingConfig, ServerConfig, TlsConfig
 from mcptunnel.core.record import Record
-from mcptunnel.services.root import Daemon, build
+from mcptunnel.services.daemon import Daemon
+from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, NOW, mint
 
 

@@ -1,0 +1,162 @@
+"""Everything that runs, as one service, and the order in which it stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import AlreadyCalled
+from twisted.logger import Logger
+
+from mcptunnel import __version__
+from mcptunnel.config.schema import Config
+from mcptunnel.core.errors import ListenError
+from mcptunnel.core.relay import Relay
+from mcptunnel.services.certwatch import CertificateWatch
+from mcptunnel.services.listener import Listener
+from mcptunnel.services.upstreams import Upstreams
+from mcptunnel.tls.front import FrontFactory
+from mcptunnel.tls.store import CertificateStore
+from mcptunnel.web.site import Site
+from mcptunnel.ws.protocol import McpSocketFactory
+
+__all__ = ["Daemon"]
+
+# How often the end of the last call is looked for while the daemon drains, and how long streams get to close.
+_DRAIN_STEP: Final = 0.05
+_CLOSE_SECONDS: Final = 1.0
+
+
+@define(eq=False, kw_only=True, slots=False)
+class Daemon(MultiService):
+    """Everything that runs, and the order in which it stops.
+
+    Attributes:
+        config: What it was built from.
+        relay: Sessions and calls.
+        site: Connections.
+        upstreams: Servers, child processes, HTTP pools.
+        sockets: WebSockets.
+        listener: The bound endpoint.
+        front: What becomes of each connection.
+        store: Certificates in service; None in the modes without TLS.
+        watch: Their expiry; None in the modes without TLS.
+        clock: The reactor.
+    """
+
+    config: Config
+    relay: Relay
+    site: Site
+    upstreams: Upstreams
+    sockets: McpSocketFactory
+    listener: Listener
+    front: FrontFactory
+    store: CertificateStore | None
+    watch: CertificateWatch | None
+    clock: Any
+    access: Callable[[], None]
+    stopping: bool = field(init=False, default=False)
+
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def privilegedStartService(self) -> None:
+        """Bind the listener, or say in one line why not and end the process with status 1."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except ListenError as e:
+            print(f"mcptunnel: {e}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    def stopService(self) -> Deferred[Any]:
+        # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.
+        return Deferred.fromCoroutine(self._stop()).addErrback(
+            lambda failure: self._log.failure("the daemon did not stop in order", failure)
+        )
+
+    async def _stop(self) -> None:
+        """Take no more connections, let calls finish, close streams with a reason, end children."""
+        self.stopping = True
+        try:
+            await super().stopService()  # type: ignore[no-untyped-call]
+            await self._drain()
+        finally:
+            # Whatever went wrong above, no connection, no process and no record is left behind.
+            self.site.abort()
+            for socket in list(self.sockets.sockets):
+                socket.dropConnection(abort=True)
+            await self.upstreams.close()
+            self.access()
+
+    async def _drain(self) -> None:
+        self.site.drain().addErrback(lambda _: None)
+        until = self.clock.seconds() + self.config.server.limits.drain_timeout
+        while self.relay.in_flight and self.clock.seconds() < until:
+            await self._wait(_DRAIN_STEP)
+        if left := self.relay.in_flight:
+            self._log.warn(
+                "{left} calls are still unanswered after {seconds:g} s (server.limits.drain_timeout): ending them",
+                left=left,
+                seconds=self.config.server.limits.drain_timeout,
+            )
+        self.relay.close()
+        for socket in list(self.sockets.sockets):
+            socket.leave()
+        until = self.clock.seconds() + _CLOSE_SECONDS
+        while (self.site.connections or self.sockets.sockets) and self.clock.seconds() < until:
+            await self._wait(_DRAIN_STEP)
+
+    def _wait(self, seconds: float) -> Deferred[None]:
+        def cancel(_: Deferred[None]) -> None:
+            try:
+                call.cancel()
+            except AlreadyCalled:
+                return
+
+        waiting: Deferred[None] = Deferred(cancel)
+        call = self.clock.callLater(seconds, waiting.callback, None)
+        return waiting
+
+    def reasons(self) -> list[str]:
+        """Why no traffic should come; empty when all is well."""
+        found = ["stopping"] if self.stopping else []
+        if self.watch is not None and self.watch.worst == "expired":
+            found.append("certificate_expired")
+        return found
+
+    def details(self) -> dict[str, Any]:
+        """What ``/health`` tells those who may know."""
+        open_links: dict[str, int] = {}
+        for link in self.relay.links():
+            open_links[link.server] = open_links.get(link.server, 0) + 1
+        findings = () if self.watch is None else self.watch.findings
+        return {
+            "version": __version__,
+            "mode": self.config.server.tls.mode,
+            "sessions": len(self.relay.sessions),
+            "in_flight": self.relay.in_flight,
+            "connections": self.site.connections + len(self.sockets.sockets),
+            "outcomes": dict(sorted(self.front.counts.items())),
+            "handshakes": [
+                {"version": version, "group": group, "count": count}
+                for (version, group), count in sorted(self.front.handshakes.items())
+            ],
+            "servers": {name: {"links": open_links.get(name, 0)} for name in self.upstreams.servers},
+            "generation": None if self.store is None else self.store.generation,
+            "certificates": [
+                {
+                    "subject": finding.facts.subject,
+                    "file": finding.facts.file,
+                    "role": finding.facts.role,
+                    "verdict": finding.verdict,
+                    "days_left": round(finding.remaining / 86400, 1),
+                }
+                for finding in findings
+            ],
+        }
