@@ -60,6 +60,7 @@ class McpSocket(WebSocketServerProtocol):
     def __init__(self) -> None:
         super().__init__()
         self._modern: Final[dict[Id, Exchange]] = {}
+        self._paused = False
 
     def onConnect(self, request: ConnectionRequest) -> str:
         """The resource has checked everything: select our subprotocol."""
@@ -79,7 +80,9 @@ class McpSocket(WebSocketServerProtocol):
             message = decode(payload)
             self._take(message)
         except RpcError as e:
-            self._say(error_reply(e, None if message is None else message.id_raw))
+            # JSON-RPC 2.0 §4.1 and §5: notifications and responses are never answered.
+            if message is None or message.kind == "request":
+                self._say(error_reply(e, None if message is None else message.id_raw))
         except Exception:
             self._logger.failure("a WebSocket message could not be handled")
             self.say_goodbye(INTERNAL_ERROR, "internal error")
@@ -107,7 +110,9 @@ class McpSocket(WebSocketServerProtocol):
         if message.kind == "notification":
             session.notification(message)
         else:
-            session.request(self._exchange(message, modern=False))
+            exchange = self._exchange(message, modern=False)
+            session.request(exchange)
+            self._brake(exchange)
 
     def _take_modern(self, message: Message) -> None:
         check_headers(message, None)
@@ -121,9 +126,16 @@ class McpSocket(WebSocketServerProtocol):
         exchange = self._exchange(message, modern=True)
         self._modern[message.id] = exchange
         self.relay.stateless(exchange, self.target)
+        self._brake(exchange)
+
+    def _brake(self, exchange: Exchange) -> None:
+        """A client that does not read gets no further replies either."""
+        if self._paused:
+            exchange.pause()
 
     def _cancel(self, message: Message) -> None:
-        exchange = self._modern.pop(message.param("requestId"), None)
+        wanted = message.id_at(message.params.get("requestId"))
+        exchange = None if wanted is None else self._modern.pop(wanted, None)
         if exchange is not None:
             span = message.params.get("reason")
             exchange.abandon(None if span is None else message.raw[span[0] : span[1]])
@@ -189,10 +201,12 @@ class McpSocket(WebSocketServerProtocol):
     # --- backpressure
 
     def pauseProducing(self) -> None:
+        self._paused = True
         for exchange in self._active():
             exchange.pause()
 
     def resumeProducing(self) -> None:
+        self._paused = False
         for exchange in self._active():
             exchange.resume()
 
