@@ -66,6 +66,12 @@ class McpSocket(WebSocketServerProtocol):
         """The resource has checked everything: select our subprotocol."""
         return SUBPROTOCOL
 
+    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
+        """Autobahn refuses what it finds wrong with a handshake: the record shall say so."""
+        self.record.status = code
+        self.record.error = "handshake"
+        super().failHandshake(reason, code, responseHeaders)
+
     def onOpen(self) -> None:
         self.factory.sockets.add(self)
         self.registerProducer(self, True)
@@ -195,6 +201,9 @@ class McpSocket(WebSocketServerProtocol):
             self.sendCloseFrame(code=code, reasonUtf8=reason.encode(), isReply=False)
 
     def _say(self, raw: bytes) -> None:
+        if self.state != self.STATE_OPEN:
+            # Closing or gone: autobahn would raise into whoever brings the last answers.
+            return
         self.record.sent += len(raw)
         self.sendMessage(raw, isBinary=False)  # type: ignore[no-untyped-call]
 
@@ -219,7 +228,7 @@ class McpSocket(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.factory.sockets.discard(self)
-        for exchange in list(self._modern.values()):
+        for exchange in self._active():
             exchange.abandon(b'"the client closed the connection"')
         session, self.session = self.session, None
         if session is not None:

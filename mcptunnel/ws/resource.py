@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from mcptunnel.core.routing import Target
 from mcptunnel.ws.protocol import SUBPROTOCOL, McpSocket, McpSocketFactory
 
 __all__ = ["McpSocketResource"]
+
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class McpSocketResource(WebSocketResource):
@@ -45,8 +48,11 @@ class McpSocketResource(WebSocketResource):
         """
         if request.method != b"GET":
             raise RequestError(405, "method_not_allowed", "A WebSocket opens with GET.", ((b"Allow", b"GET"),))
+        # RFC 6455 §4.2.1. autobahn checks again, but when it refuses there is no HTTP left to say so in.
         upgrade = (request.header(b"upgrade") or b"").lower()
-        if upgrade != b"websocket" or request.header(b"sec-websocket-key") is None:
+        options = b",".join(request.headers_named(b"connection")).lower().split(b",")
+        key = request.header(b"sec-websocket-key")
+        if upgrade != b"websocket" or b"upgrade" not in [option.strip() for option in options] or key is None:
             raise RequestError(
                 426,
                 "upgrade_required",
@@ -57,6 +63,8 @@ class McpSocketResource(WebSocketResource):
             raise RequestError(
                 400, "websocket_version", "Only WebSocket version 13 is spoken.", ((b"Sec-WebSocket-Version", b"13"),)
             )
+        if _KEY.fullmatch(key) is None:
+            raise RequestError(400, "websocket_key", "Sec-WebSocket-Key is not 16 bytes in Base64.")
         offered = b",".join(request.headers_named(b"sec-websocket-protocol")).split(b",")
         if SUBPROTOCOL.encode() not in [name.strip() for name in offered]:
             raise RequestError(400, "subprotocol", "Offer the WebSocket subprotocol 'mcp'.")
