@@ -6,6 +6,7 @@ sent are escaped, so that a line is a line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,6 +19,7 @@ from mcptunnel.core.record import Record
 __all__ = ["AccessLog", "as_json", "as_text"]
 
 _encode: Final = msgspec.json.Encoder().encode
+_SPECIAL: Final = re.compile(r'["\\]')
 _FIELDS: Final = tuple(field.name for field in attrs.fields(Record) if field.name != "started")
 
 
@@ -41,9 +43,9 @@ def as_text(record: Record) -> str:
     if record.protocol != "http":
         line += f" {record.protocol}"
     if record.method is not None:
-        line += f" {_plain(record.method)}"
+        line += f" {_word(record.method)}"
     if record.target is not None:
-        line += f" {_plain(record.target)}"
+        line += f" {_word(record.target)}"
     if record.upstream is not None:
         line += f" via {record.upstream}"
     if record.code is not None:
@@ -58,10 +60,15 @@ def _time(record: Record) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` with everything escaped that could start a line, end a quote or steer a terminal."""
-    if text.isprintable() and '"' not in text:
+    """``text`` with everything escaped that could start a line, end a quote, steer a terminal or look escaped."""
+    if text.isprintable() and not _SPECIAL.search(text):
         return text
-    return "".join(c if c.isprintable() and c != '"' else f"\\u{ord(c):04x}" for c in text)
+    return "".join(c if c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def _word(text: str) -> str:
+    """``text`` so that it is one word: a target must not read like the fields that follow it."""
+    return _plain(text).replace(" ", "\\u{20}") or "\\u{}"
 
 
 class AccessLog:
