@@ -13,6 +13,7 @@ help:
 	@echo "make test     all tests: trial mcptunnel (unit), trial tests (real processes)"
 	@echo "make lint     ruff and mypy"
 	@echo "make bench    measure against twisted.web, uvicorn and nginx"
+	@echo "make docs     build the guides into docs/_build/html"
 	@echo "make wheel    build dist/mcptunnel-*.whl"
 
 $(VENV)/.run: setup.cfg pyproject.toml
@@ -27,6 +28,10 @@ $(VENV)/.test: $(VENV)/.run
 
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 # The shell becomes twistd, so that both demo helpers, which watch their parent, end with the daemon.
@@ -54,6 +59,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench http
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel

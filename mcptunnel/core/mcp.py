@@ -1,6 +1,6 @@
 """What MCP fixes about one message: revisions, eras, envelopes and the headers that must agree with the body.
 
-Two eras (see the guide "Protocol revisions"): *legacy*, 2024-11-05 to 2025-11-25, opens with ``initialize`` and keeps
+Two eras (see "Two eras" in docs/mcp.rst): *legacy*, 2024-11-05 to 2025-11-25, opens with ``initialize`` and keeps
 a session; *modern*, 2026-07-28, repeats its envelope in every request and keeps nothing.
 """
 

@@ -1,6 +1,6 @@
 """One MCP client on one WebSocket.
 
-MCP does not specify this transport; what is in use, and documented in the guide "WebSocket", is: subprotocol ``mcp``,
+MCP does not specify this transport; what is in use, and documented in docs/mcp.rst, is: subprotocol ``mcp``,
 one JSON-RPC message per text message, no envelope. The connection is the session: when it closes, everything in flight
 is cancelled. The era is decided by each message; cancelling in the modern era is by notification, since there is no
 stream to close.
