@@ -111,30 +111,34 @@ class Child(ProcessProtocol):
         self._on_exit(how)
         self.gone.callback(None)
 
-    def write(self, data: bytes) -> None:
-        """Write to its standard input."""
-        if self.transport is not None:
-            self.transport.writeToChild(0, data)
+    def write(self, data: bytes) -> bool:
+        """Write to its standard input. False when it, or we, have closed that."""
+        pipe = self._pipe(0)
+        if pipe is None:
+            return False
+        pipe.write(data)
+        return True
 
     @property
     def unread(self) -> int:
         """Bytes written to its standard input that it has not read."""
-        pipe = getattr(self.transport, "pipes", {}).get(0)
+        pipe = self._pipe(0)
         # The writer's own bookkeeping: Twisted has no public word for it.
         return 0 if pipe is None else len(pipe.dataBuffer) - pipe.offset + pipe._tempDataLen
 
     def pause(self) -> None:
         """Stop reading its standard output."""
-        self._pipe("pauseProducing")
+        if (pipe := self._pipe(1)) is not None:
+            pipe.pauseProducing()
 
     def resume(self) -> None:
         """Read on."""
-        self._pipe("resumeProducing")
+        if (pipe := self._pipe(1)) is not None:
+            pipe.resumeProducing()
 
-    def _pipe(self, verb: str) -> None:
-        pipes = getattr(self.transport, "pipes", {})
-        if 1 in pipes:
-            getattr(pipes[1], verb)()
+    def _pipe(self, number: int) -> Any:
+        """Twisted's end of one of its standard streams, None once that is closed."""
+        return getattr(self.transport, "pipes", {}).get(number)
 
     def stop(self) -> None:
         """End it: close its input, then SIGTERM, then SIGKILL to its group."""
@@ -189,6 +193,8 @@ class Children:
             OSError: The command does not exist, may not be executed, or ``cwd`` is no directory; or there are too
                 many children.
         """
+        if self._closing:
+            raise OSError("the daemon is stopping")
         if len(self._living) >= self.limit:
             raise OSError(f"there are {self.limit} child processes already (server.limits.children)")
         environment = {k: os.environ[k] for k in INHERITED if k in os.environ} | dict(env)

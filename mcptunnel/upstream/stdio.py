@@ -122,7 +122,8 @@ class StdioWire:
             # MCP, stdio: no embedded newlines. In JSON they occur between tokens only, where a space does as well.
             if b"\n" in raw or b"\r" in raw:
                 raw = raw.replace(b"\n", b" ").replace(b"\r", b" ")
-            self._child.write(raw + b"\n")
+            if not self._child.write(raw + b"\n") and number is not None:
+                self._link.failed(number, "it has closed its input")
 
     def _output(self, data: bytes) -> None:
         if self._closed:

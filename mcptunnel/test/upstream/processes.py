@@ -27,6 +27,19 @@ class Pipe:
 
 
 @define(eq=False)
+class Input:
+    """The writing end of a child's input; ``_tempDataLen`` is what the child has not read."""
+
+    written: bytes = b""
+    dataBuffer: bytes = b""
+    offset: int = 0
+    _tempDataLen: int = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+@define(eq=False)
 class Process:
     """A process transport, and what the test does as the process."""
 
@@ -35,18 +48,25 @@ class Process:
     env: dict[str, str]
     cwd: str | None
     pid: int
-    input: bytes = b""
-    input_closed: bool = False
+    standard_input: Input = field(factory=Input)
     signals: list[str] = field(factory=list)
-    pipes: dict[int, Pipe] = field(factory=lambda: {1: Pipe()})
+    pipes: dict[int, Any] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.pipes = {0: self.standard_input, 1: Pipe()}
+
+    @property
+    def input_closed(self) -> bool:
+        """Whether its input has been closed, by us or by itself."""
+        return 0 not in self.pipes
 
     # --- what the protocol asks of its transport
 
     def writeToChild(self, fd: int, data: bytes) -> None:
-        self.input += data
+        self.pipes[fd].write(data)
 
     def closeChildFD(self, fd: int) -> None:
-        self.input_closed = True
+        self.pipes.pop(fd, None)
 
     def signalProcess(self, name: str) -> None:
         self.signals.append(name)
@@ -55,7 +75,7 @@ class Process:
 
     def take(self) -> bytes:
         """What has been written to its input since the last call."""
-        data, self.input = self.input, b""
+        data, self.standard_input.written = self.standard_input.written, b""
         return data
 
     def say(self, data: bytes) -> None:

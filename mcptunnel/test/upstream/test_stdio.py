@@ -104,6 +104,37 @@ class LineTests(Case):
         self.assertTrue(sink.answered)
 
 
+class InputTests(Case):
+    """A child that does not listen."""
+
+    def test_a_call_is_not_piled_up_on_what_it_has_not_read(self) -> None:
+        """It fails, naming the server; notifications still go, since nobody could be told."""
+        link = self.open()
+        _, first = self.ask(link, request("tools/call", 1))
+        self.process.standard_input._tempDataLen = 101
+        _, second = self.ask(link, request("tools/call", 2))
+        self.assertFalse(first.answered)
+        self.assertIn("srv is unavailable: it does not read its input", second.answer["error"]["message"])
+        self.process.take()
+        link.tell(notification("notifications/x"))
+        self.assertIn(b"notifications/x", self.process.take())
+
+    def test_a_call_to_a_child_that_has_closed_its_input_fails_at_once(self) -> None:
+        """It would be answered by nothing but the timeout."""
+        link = self.open()
+        self.process.closeChildFD(0)
+        _, sink = self.ask(link, request("tools/call", 1))
+        self.assertIn("it has closed its input", sink.answer["error"]["message"])
+        link.tell(notification("notifications/x"))
+
+    def test_no_child_is_started_while_the_daemon_stops(self) -> None:
+        """It would be nobody's."""
+        children = self.spawning.children()
+        Deferred.fromCoroutine(children.close())
+        with self.assertRaisesRegex(OSError, "stopping"):
+            children.spawn("srv", self.argv, env={}, cwd=None, on_output=print, on_exit=print)
+
+
 class PauseTests(Case):
     """One pipe for all calls."""
 
