@@ -91,7 +91,11 @@ def call(name: str, params: Json, modern: bool, emit: Emit, ask: Ask) -> Json:
     if name == "clock":
         return _text(datetime.now(UTC).isoformat(timespec="milliseconds"))
     if name == "count":
-        to, token = min(int(arguments.get("to", 3)), 100), params.get("_meta", {}).get("progressToken")
+        try:
+            to = min(int(arguments.get("to", 3)), 100)
+        except (TypeError, ValueError):
+            return _text("count needs an integer, to", isError=True)
+        token = params.get("_meta", {}).get("progressToken")
         for step in range(1, to + 1):
             time.sleep(0.1)
             if token is not None:
