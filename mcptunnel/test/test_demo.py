@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
+import time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +20,7 @@ class Case(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.said: list[Any] = []
-        self.patch(demo.time, "sleep", lambda _: None)
+        self.patch(time, "sleep", lambda _: None)
 
     def ask(self, method: str, params: Any = None, *, modern: bool = False, reply: Any = None) -> Any:
         params = dict(params or {})
@@ -66,7 +68,8 @@ class ToolTests(Case):
 
     def test_arguments_that_make_no_sense_are_answered(self) -> None:
         """A call that gets no answer would hang its client."""
-        for arguments in ({"to": "many"}, {"to": None}, {"to": []}):
+        for to in ("many", None, [1]):
+            arguments = {"to": to}
             self.assertTrue(self.call("count", arguments)["isError"], arguments)
 
     def test_ask_asks_by_the_means_of_the_era(self) -> None:
@@ -149,7 +152,7 @@ class MainTests(Case):
                 started.append(daemon)
                 self.start = lambda: target(*args)
 
-        self.patch(demo.threading, "Thread", Inline)
+        self.patch(threading, "Thread", Inline)
         self.assertEqual(demo.main(["stdio"]), 0)
         self.assertEqual(json.loads(out.getvalue()), {"jsonrpc": "2.0", "id": 7, "result": {}})
         self.assertEqual(started, [True])

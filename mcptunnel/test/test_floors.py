@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -143,26 +144,22 @@ class FastPathTests(SynchronousTestCase):
 
     def test_autobahn_uses_its_compiled_parts(self) -> None:
         """Masking and UTF-8 validation of WebSocket frames (NVX)."""
-        import _nvx_utf8validator  # type: ignore[import-not-found]  # noqa: PLC0415
-        import _nvx_xormasker  # type: ignore[import-not-found]  # noqa: PLC0415
-        from autobahn import nvx, websocket  # noqa: PLC0415
-        from autobahn.nvx import _xormasker  # noqa: PLC0415
-        from autobahn.websocket import protocol, utf8validator, xormasker  # noqa: PLC0415
-
+        compiled = [import_module("_nvx_utf8validator"), import_module("_nvx_xormasker")]
+        websocket = import_module("autobahn.websocket")
+        validator = import_module("autobahn.nvx._utf8validator").Utf8Validator
+        masker = import_module("autobahn.nvx._xormasker").create_xor_masker
+        protocol = import_module("autobahn.websocket.protocol")
         self.assertTrue(websocket.HAS_NVX)
         self.assertTrue(websocket.USES_NVX)
-        for module in (_nvx_utf8validator, _nvx_xormasker):
+        for module in compiled:
             self.assertFalse((module.__file__ or ".py").endswith(".py"))
         # What the protocol itself calls.
-        self.assertIs(protocol.Utf8Validator, nvx.Utf8Validator)
-        self.assertIs(utf8validator.Utf8Validator, nvx.Utf8Validator)
-        self.assertIs(protocol.create_xor_masker, _xormasker.create_xor_masker)
-        self.assertIs(xormasker.create_xor_masker, _xormasker.create_xor_masker)
+        self.assertIs(protocol.Utf8Validator, validator)
+        self.assertIs(protocol.create_xor_masker, masker)
 
     def test_the_compiled_parts_work(self) -> None:
         """On a few bytes."""
-        from autobahn.websocket import protocol  # noqa: PLC0415
-
+        protocol = import_module("autobahn.websocket.protocol")
         masker = protocol.create_xor_masker(b"\x01\x02\x03\x04", 5)
         self.assertEqual(masker.process(b"\x01\x02\x03\x04\x05"), b"\0\0\0\0\x04")
         self.assertTrue(protocol.Utf8Validator().validate("é".encode())[0])
@@ -170,8 +167,6 @@ class FastPathTests(SynchronousTestCase):
 
     def test_parsers_are_compiled(self) -> None:
         """HTTP heads and JSON."""
-        import httptools.parser.parser as http  # noqa: PLC0415
-        import msgspec._core as json  # noqa: PLC0415
-
-        for module in (http, json):
+        for name in ("httptools.parser.parser", "msgspec._core"):
+            module = import_module(name)
             self.assertFalse((module.__file__ or ".py").endswith(".py"))
