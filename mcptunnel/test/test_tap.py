@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from twisted.scripts._twistd_unix import ServerOptions, UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel import tap
+from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import ConfigError
 
 
@@ -86,3 +88,44 @@ class MakeTests(TapCase):
         options = tap.Options()
         refused = self.assertRaises(UsageError, options.parseOptions, ["mcptunnel.yaml"])
         self.assertIn("--config FILE", str(refused))
+
+
+class RefusalTests(TapCase):
+    """What ends the process, and what is served when nothing is said."""
+
+    def test_every_mistake_is_one_line_and_the_process_ends(self) -> None:
+        """File, line and key of each, status 1; nothing has been bound or connected."""
+        path = self.file("server:\n  prot: 3000\n  port: 70000\nauth:\n  anonymous: perhaps\n")
+        options = tap.Options()
+        options["config"] = path
+        err = io.StringIO()
+        self.patch(sys, "stderr", err)
+        self.assertEqual(self.assertRaises(SystemExit, tap.makeService, options).code, 1)
+        lines = err.getvalue().splitlines()
+        self.assertEqual(len(lines), 3)
+        for line, (number, key) in zip(
+            lines, ((2, "server.prot"), (3, "server.port"), (5, "auth.anonymous")), strict=True
+        ):
+            self.assertTrue(line.startswith(f"mcptunnel: {path}:{number}: {key}: "), line)
+
+    def test_a_missing_file_is_named(self) -> None:
+        """A name that was given is never replaced by the defaults."""
+        error = self.assertRaises(ConfigError, tap._service, "/no/such/file.yaml", MemoryReactorClock())
+        self.assertIn("/no/such/file.yaml", str(error))
+
+    def test_without_a_file_the_built_in_defaults_hold(self) -> None:
+        """Plain HTTP on 127.0.0.1:3000."""
+        self.patch(tap, "default_path", lambda: None)
+        reactor = MemoryReactorClock()
+        daemon: Any = tap._service(None, reactor)
+        self.assertEqual(daemon.config, Config())
+        daemon.privilegedStartService()
+        ((port, _, _, interface),) = reactor.tcpServers
+        self.assertEqual((port, interface), (3000, "127.0.0.1"))
+
+    def test_without_a_name_the_usual_place_is_read(self) -> None:
+        """If there is such a file."""
+        path = self.file("server: {port: 3456}")
+        self.patch(tap, "default_path", lambda: path)
+        daemon: Any = tap._service(None, MemoryReactorClock())
+        self.assertEqual(daemon.config.server.port, 3456)
