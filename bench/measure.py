@@ -190,7 +190,8 @@ def python_with(*packages: str) -> str | None:
     if not peer.exists():
         subprocess.run([sys.executable, "-m", "venv", str(HERE / ".peers")], check=True)
     if not _imports(str(peer), packages):
-        subprocess.run([str(peer), "-m", "pip", "install", "--quiet", *packages], check=False)
+        # -I: our own tree is no business of theirs, also where PYTHONPATH shows it.
+        subprocess.run([str(peer), "-I", "-m", "pip", "install", "--quiet", *packages], check=False)
     return str(peer) if _imports(str(peer), packages) else None
 
 
