@@ -220,6 +220,27 @@ class BadInputTests(_Auto):
             lambda: "result" in client.modern("/servers/work/mcp", "tools/list").last, "no new process serves"
         )
 
+    def test_a_server_that_comes_back_within_a_session(self) -> None:
+        """One of two dies between calls: the session goes on, and a new process hears `initialize` before the call."""
+        brief = {"command": sys.executable, "args": ["-c", BRIEF]}
+        daemon = self.auto(servers={"brief": brief, "demo": self.child()})
+        client = self.client(daemon)
+        client.initialize("/mcp")
+
+        def call_brief() -> str:
+            reply = client.legacy("/mcp", "tools/call", name="brief__x", arguments={})
+            message: str = reply.last["error"]["message"]
+            return message
+
+        # It exits at the second message after `initialize`, which is the call, without an answer.
+        self.assertEqual(call_brief(), "server brief is unavailable: it exited")
+        echo = client.legacy("/mcp", "tools/call", name="demo__echo", arguments={"text": "still here"})
+        self.assertEqual(echo.text, "still here")
+        # A process that ended so soon is not started again at once; the one after that has come as far as the first.
+        self.assertIn("the next attempt is in", call_brief())
+        self.eventually(lambda: call_brief().endswith(": it exited"), "no new process was introduced")
+        self.assertGreaterEqual(daemon.process.output().count("server brief: started"), 2)
+
     def test_oversize(self) -> None:
         """413 as soon as the length is known, before the body is sent; the bound itself passes."""
         daemon = self.auto(server={"limits": {"body_bytes": "64KiB"}})

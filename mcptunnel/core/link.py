@@ -18,11 +18,17 @@ from mcptunnel.core.errors import UPSTREAM_TIMEOUT, UPSTREAM_UNAVAILABLE, RpcErr
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, Span, decode, splice
 from mcptunnel.core.mcp import Era, subscription_span
+from mcptunnel.core.principal import Principal
+from mcptunnel.core.record import Record
 
 __all__ = ["Link", "Owner", "Upstream", "Wire"]
 
 # A revision goes into a header of the next request: nothing that could end a line there.
 _VERSION: Final = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+# For a server to answer an `initialize` that we repeat: as long as the first one may take behind several servers.
+INTRODUCTION_SECONDS: Final = 10.0
 
 
 class Wire(Protocol):
@@ -68,6 +74,27 @@ class Owner(Protocol):
         """The link is gone for good; its calls have failed already."""
 
 
+class _Introduction:
+    """Takes the answer to an ``initialize`` that we say again for a client."""
+
+    def __init__(self, link: Link, ready: Callable[[], None]) -> None:
+        self._link: Final = link
+        self._ready: Final = ready
+
+    def message(self, raw: bytes) -> None:
+        """Nobody has asked for progress."""
+
+    def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
+        if error is None and code is not None:
+            error = unavailable(self._link.server, "it could not be initialized again")
+        self._link.settle(error)
+        if error is None:
+            self._ready()
+
+    def cancelled(self) -> None:
+        """Nobody can."""
+
+
 class _Call:
     """The upstream side of one exchange on a link."""
 
@@ -96,6 +123,7 @@ class Link:
         version: Revision negotiated by ``initialize``, None before and in the modern era.
         calls: What is in flight, by our number.
         wire: Set once, right after construction.
+        introduced: We, not the client, have said ``initialize`` on it.
     """
 
     wire: Wire
@@ -107,6 +135,9 @@ class Link:
         self.calls: Final[dict[int, Exchange]] = {}
         self.closed = False
         self._why = "the connection to it is closed"
+        # Requests that wait for a server that must be introduced first; None when nothing has to wait.
+        self._waiting: list[Exchange] | None = None
+        self.introduced = False
         self._owner: Final = owner
         self._clock: Final = clock
         self._next = 1
@@ -123,7 +154,51 @@ class Link:
         exchange.record.upstream = self.server
         if self.closed:
             exchange.fail(unavailable(self.server, self._why))
-            return
+        elif self._waiting is not None:
+            self._waiting.append(exchange)
+        else:
+            self._send(exchange)
+
+    def introduce(self, hello: bytes, principal: Principal, ready: Callable[[], None]) -> None:
+        """Open the server's session in the client's words, since the client has said them to an earlier link.
+
+        Requests wait until the server has answered; if it does not, they fail and the link is lost.
+
+        Args:
+            hello: The client's ``initialize`` request.
+            principal: Whose it is.
+            ready: Called when the server has been told that it is initialized.
+        """
+        self._waiting = []
+        self.introduced = True
+        self._send(
+            Exchange(
+                message=decode(hello),
+                principal=principal,
+                era=self.era,
+                sink=_Introduction(self, ready),
+                record=Record(),
+                patience=INTRODUCTION_SECONDS,
+            )
+        )
+
+    def settle(self, error: RpcError | None) -> None:
+        """The introduction is over: send what has waited, or fail it with ``error``."""
+        waiting, self._waiting = self._waiting or [], None
+        if error is None:
+            self.tell(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+        for exchange in waiting:
+            if exchange.done:
+                continue
+            if error is None:
+                self.request(exchange)
+            else:
+                exchange.fail(error)
+        if error is not None and not self.closed:
+            self.lost("it could not be initialized again")
+            self.wire.close()
+
+    def _send(self, exchange: Exchange) -> None:
         message = exchange.message
         number = self._next
         self._next += 1

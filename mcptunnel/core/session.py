@@ -85,6 +85,8 @@ class Session:
         self._on_close: Final = on_close
         self._directory: Final = Directory()
         self._asked: Final[dict[int, _Asked]] = {}
+        # What the client said when it opened the session, for servers that have to hear it again.
+        self._hello: bytes | None = None
         self._next = 1
         self._standing: StandingSink | None = None
         self._backlog: Final[deque[bytes]] = deque(maxlen=BACKLOG)
@@ -105,6 +107,8 @@ class Session:
             return
         self.active[id_] = exchange
         exchange.on_end(lambda _: self._ended(id_))
+        if exchange.message.method == "initialize":
+            exchange.on_end(self._opened)
         try:
             if self.target.prefixed:
                 to_many(self, exchange, self.target, self._directory, self._identity)
@@ -115,6 +119,10 @@ class Session:
 
     def _ended(self, id_: Id) -> None:
         self.active.pop(id_, None)
+
+    def _opened(self, exchange: Exchange) -> None:
+        if exchange.record.code is None and exchange.record.error is None:
+            self._hello = exchange.message.raw
 
     def notification(self, message: Message) -> None:
         """A notification of the client.
@@ -136,11 +144,14 @@ class Session:
             if span is not None and asked is not None and asked.token is not None:
                 asked.link.tell(splice(message.raw, [(span, asked.token)]))
         else:
+            initialized = message.method == "notifications/initialized"
             for link in list(self.links.values()):
+                if initialized and link.introduced:
+                    continue
                 link.tell(message.raw)
-                if message.method == "notifications/initialized" and self.attached:
+                if initialized:
                     # Whoever attached before there was a revision (a WebSocket does) has waited for this.
-                    link.wire.listen()
+                    self._listen(link)
 
     def response(self, message: Message) -> None:
         """The client's response to a request of a server. One that nobody asked for is dropped."""
@@ -162,6 +173,10 @@ class Session:
         while self._backlog and self._standing is sink:
             sink.message(self._backlog.popleft())
 
+    def _listen(self, link: Link) -> None:
+        if self.attached and not link.closed:
+            link.wire.listen()
+
     def detach(self, sink: StandingSink) -> None:
         """``sink`` is gone."""
         if self._standing is sink:
@@ -170,12 +185,15 @@ class Session:
     # --- from the servers (Owner)
 
     def link(self, server: str) -> Link:
-        """The link to ``server``, opened when there is none."""
-        link = self.links.get(server)
-        if link is None:
-            link = Link.open(self._upstreams[server], "legacy", self, self._clock)
-            if not link.closed:
-                self.links[server] = link
+        """The link to ``server``, opened when there is none: one that was down, or was lost, is given another try."""
+        known = self.links.get(server)
+        if known is not None:
+            return known
+        link = Link.open(self._upstreams[server], "legacy", self, self._clock)
+        if not link.closed:
+            self.links[server] = link
+            if self._hello is not None:
+                link.introduce(self._hello, self.principal, lambda: self._listen(link))
         return link
 
     def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -336,3 +337,90 @@ class SeveralServersTests(Case):
         self.wire("b").answer({"capabilities": {"tools": {}}})
         self.assertEqual(sink.answer["result"]["capabilities"], {"tools": {}})
         self.assertEqual(list(self.session.links), ["b"])
+
+
+class IntroductionTests(Case):
+    """A server that comes back has never heard of the client: it is told, and nothing goes before that."""
+
+    servers = ("a", "b")
+    hello = request("initialize", 1, {"protocolVersion": "2025-06-18", "capabilities": {"roots": {}}})
+
+    def setUp(self) -> None:
+        super().setUp()
+        _, sink = self.ask(self.hello)
+        for name in self.servers:
+            self.wire(name).answer({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}})
+        self.assertIn("result", sink.answer)
+        self.tell("notifications/initialized")
+        self.wire("a").lose()
+
+    def methods(self, server: str = "a") -> list[str]:
+        return [sent.body["method"] for sent in self.wire(server).sent]
+
+    def test_it_hears_the_clients_own_words_first_and_the_call_last(self) -> None:
+        """And on its standing stream it is listened to, if the client listens to us."""
+        self.attach()
+        _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.assertEqual(self.methods(), ["initialize"])
+        self.assertEqual(self.wire().sent[0].body["params"], json.loads(self.hello)["params"])
+        self.wire().answer({"protocolVersion": "2025-06-18", "capabilities": {}})
+        self.assertEqual(self.methods(), ["initialize", "notifications/initialized", "tools/call"])
+        self.assertEqual(self.wire().listening, 1)
+        self.wire().answer({"ok": 1})
+        self.assertEqual(sink.answer["result"], {"ok": 1})
+
+    def test_everything_waits_and_what_was_given_up_is_not_sent(self) -> None:
+        """In the order of the client."""
+        first, _ = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.ask(request("tools/call", 3, {"name": "a__u"}))
+        first.abandon()
+        self.wire().answer({"protocolVersion": "2025-06-18"})
+        sent = [sent.body.get("params", {}).get("name") for sent in self.wire().sent]
+        self.assertEqual(sent, [None, None, "u"])
+
+    def test_a_server_that_refuses_is_unavailable(self) -> None:
+        """Named, at once, for each call that waits; the next call is another try."""
+        _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.wire().answer(error={"code": -32600, "message": "no"})
+        self.assertIn("server a is unavailable", sink.answer["error"]["message"])
+        self.assertTrue(self.wire().closed)
+        self.ask(request("tools/call", 3, {"name": "a__t"}))
+        self.assertEqual(self.methods(), ["initialize"])
+
+    def test_a_server_that_is_lost_again_fails_what_waits(self) -> None:
+        """With the reason of the loss."""
+        _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.wire().lose("it exited with status 1")
+        self.assertIn("it exited with status 1", sink.answer["error"]["message"])
+        self.assertFalse(self.session.closed)
+
+    def test_a_server_that_does_not_answer_fails_what_waits(self) -> None:
+        """After the time that an initialize may take behind several servers."""
+        _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.session.links["a"].expire(10.5, 120.0, 3600.0)
+        self.assertIn("gave no sign of life", sink.answer["error"]["message"])
+        self.assertTrue(self.wire().closed)
+
+    def test_the_end_of_the_session_ends_what_waits(self) -> None:
+        """Answered by the session, once."""
+        _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.session.close()
+        self.assertIn("ended", sink.answer["error"]["message"])
+
+    def test_the_clients_own_notification_is_not_said_twice(self) -> None:
+        """Where we have said it already."""
+        self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.wire().answer({"protocolVersion": "2025-06-18"})
+        self.tell("notifications/initialized")
+        self.assertEqual(self.methods().count("notifications/initialized"), 1)
+        self.assertEqual(self.methods("b").count("notifications/initialized"), 2)
+
+    def test_nobody_is_introduced_before_the_client_has_been(self) -> None:
+        """A first initialize that fails leaves nothing to repeat."""
+        super().setUp()
+        _, sink = self.ask(self.hello)
+        for name in self.servers:
+            self.wire(name).lose()
+        self.assertIn("error", sink.answer)
+        self.ask(request("tools/call", 2, {"name": "a__t"}))
+        self.assertEqual(self.methods(), ["tools/call"])
