@@ -25,9 +25,9 @@ Span = tuple[int, int]
 Id = int | str
 Kind = Literal["request", "notification", "result", "error"]
 
-_KEY: Final = re.compile(rb'[ \t\n\r]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
-_NEXT: Final = re.compile(rb"[ \t\n\r]*([,}])")
-_END: Final = re.compile(rb"[ \t\n\r]*\Z")
+# What stands before a value: the brace that opens the object or a comma, the key, the colon.
+_KEY: Final = re.compile(rb'[ \t\n\r]*[{,][ \t\n\r]*"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\n\r]*:[ \t\n\r]*')
+_END: Final = re.compile(rb"[ \t\n\r]*}[ \t\n\r]*\Z")
 # RFC 8259 §6 without fraction and exponent: JSON-RPC ids are strings or integers in MCP.
 _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
 
@@ -61,33 +61,36 @@ def members(raw: bytes) -> dict[str, Span]:
         fields = _decode_members(raw)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    # The decoder keeps one value per name, in the order in which names first occur. A text without repetitions is just
+    # those names and values, once each, in that order; anything else differs somewhere. Values are compared, not only
+    # measured: one of the right length can be laid out so that a walk goes on inside it as if nothing had happened.
     spans: dict[str, Span] = {}
-    at = raw.index(b"{") + 1
-    if not fields:
-        return spans
-    while True:
-        key = _KEY.match(raw, at)
-        if key is None:
-            raise ValueError("a key occurs twice")
-        spelled = key[1]
-        name = spelled.decode() if b"\\" not in spelled else _decode_any(b'"%b"' % spelled)
-        # Where a key occurs twice the decoder kept the last value only: then the name comes up again, or the walk
-        # meets another value than the decoder. Values are compared, not only measured: a value of the right length
-        # can be laid out so that the walk goes on inside it and comes out at the end as if nothing had happened.
-        if name in spans or name not in fields:
-            raise ValueError(f"the key {name[:64]!r} occurs twice")
-        value = bytes(fields[name])
+    match, at = _KEY.match, 0
+    for name, value in fields.items():
+        key = match(raw, at)
+        if key is None or not _spells(key[1], name):
+            raise ValueError(f"the key {_unspelled(key)!r} occurs twice")
+        text = bytes(value)
         start = key.end()
-        end = start + len(value)
-        spans[name] = (start, end)
-        if not raw.startswith(value, start) or (after := _NEXT.match(raw, end)) is None:
+        at = start + len(text)
+        if not raw.startswith(text, start):
             raise ValueError(f"the key {name[:64]!r} occurs twice")
-        at = after.end()
-        if after[1] == b"}":
-            break
-    if len(spans) != len(fields) or _END.match(raw, at) is None:
-        raise ValueError("a key occurs twice")
+        spans[name] = (start, at)
+    if _END.match(raw, at) is None and fields:
+        raise ValueError(f"the key {_unspelled(match(raw, at))!r} occurs twice")
     return spans
+
+
+def _spells(spelled: bytes, name: str) -> bool:
+    """Whether the inside of a JSON string says ``name``."""
+    if b"\\" in spelled:
+        return bool(_decode_any(b'"%b"' % spelled) == name)
+    return spelled.decode() == name
+
+
+def _unspelled(key: re.Match[bytes] | None) -> str:
+    """The name at ``key``, for an error message."""
+    return "?" if key is None else key[1][:64].decode("utf-8", "replace")
 
 
 def splice(raw: bytes, edits: Iterable[tuple[Span, bytes]]) -> bytes:
