@@ -8,6 +8,7 @@ cut off. Nothing that a client has been told last is taken away from it by a res
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
@@ -47,7 +48,7 @@ _LINGER_SECONDS: Final = 2.0
 
 
 @implementer(IPushProducer, IConsumer)
-class Connection(Protocol):
+class Connection(Protocol, ABC):
     """See the module. To the transport a push producer, to the producer of a reply its consumer.
 
     Attributes:
@@ -72,17 +73,17 @@ class Connection(Protocol):
 
     # -- what a subclass does -----------------------------------------------------------------------------------
 
+    @abstractmethod
     def _expired(self) -> None:
         """The deadline of a phase before CLOSING has passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _handed_over(self) -> None:
         """Somebody has taken the transport; nothing will be heard of the connection any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _proceed(self) -> None:
         """The transport takes bytes again."""
-        raise NotImplementedError
 
     # -- begin and end ------------------------------------------------------------------------------------------
 
