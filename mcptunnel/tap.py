@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any, Final
 
@@ -59,5 +60,12 @@ def _service(path: str | None, reactor: Any) -> IService:
     found = default_path() if path is None else path
     config = Config() if found is None else load_checked(found)
     daemon_log.level, daemon_log.reactor = config.logging.level, reactor
-    service: IService = build(config, reactor)
+    daemon = build(config, reactor)
+
+    def install() -> None:
+        # Without a handler SIGHUP would end the process.
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(daemon.reload))
+
+    reactor.callWhenRunning(install)
+    service: IService = daemon
     return service

@@ -81,7 +81,7 @@ class ServiceTests(SynchronousTestCase):
     def test_keys_are_spelled_as_systemd_spells_them(self) -> None:
         """It ignores what it does not know, with a line in the journal that nobody reads."""
         known = re.compile(
-            r"Type|ExecStart|Restart(Sec|PreventExitStatus)?|KillMode|TimeoutStopSec|LimitNOFILE|DynamicUser"
+            r"Type|Exec(Start|Reload)|Restart(Sec|PreventExitStatus)?|KillMode|TimeoutStopSec|LimitNOFILE|DynamicUser"
             r"|(State|Logs|Working)Directory|Environment|UMask|(Ambient|CapabilityBounding)(Capabilities|Set)"
             r"|NoNewPrivileges|Private(Tmp|Devices)|LockPersonality|RemoveIPC"
             r"|Protect(System|Home|Clock|ControlGroups|Hostname|Kernel(Logs|Modules|Tunables)|Proc)"

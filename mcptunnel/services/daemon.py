@@ -14,12 +14,13 @@ from twisted.logger import Logger
 
 from mcptunnel import __version__
 from mcptunnel.config.schema import Config
-from mcptunnel.core.errors import ListenError
+from mcptunnel.core.errors import CertificateError, ListenError
 from mcptunnel.core.relay import Relay
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
+from mcptunnel.tls.material import load_all
 from mcptunnel.tls.store import CertificateStore
 from mcptunnel.web.site import Site
 from mcptunnel.ws.protocol import McpSocketFactory
@@ -73,6 +74,26 @@ class Daemon(MultiService):
         except ListenError as e:
             print(f"mcptunnel: {e}", file=sys.stderr)
             raise SystemExit(1) from None
+
+    def reload(self) -> None:
+        """Put the certificates that are on disk now in service for new connections; a bad pair changes nothing."""
+        if self.store is None:
+            self._log.info(
+                "mode {mode} has no certificates to read again; other changes of the configuration need a restart",
+                mode=self.config.server.tls.mode,
+            )
+            return
+        try:
+            self.store.swap(load_all(self.config.server.tls.pairs, self.clock.seconds()))
+        except CertificateError as e:
+            self._log.error("the certificates in service stay, those on disk are refused: {reason}", reason=str(e))
+            return
+        self._log.info(
+            "certificates were read again, generation {generation}; other changes of the configuration need a restart",
+            generation=self.store.generation,
+        )
+        if self.watch is not None:
+            self.watch.look()
 
     def stopService(self) -> Deferred[Any]:
         # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.

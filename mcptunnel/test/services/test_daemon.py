@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -263,3 +264,51 @@ class StopTests(Case):
         self.steps(1.2)
         self.successResultOf(stopped)
         self.assertEqual((closed, len(self.flushLoggedErrors(ZeroDivisionError))), ([1], 1))
+
+
+class ReloadTests(Case):
+    """Certificates are read again, nothing else."""
+
+    def auto(self) -> tuple[Daemon, str]:
+        place = self.mktemp()
+        Path(place).mkdir()
+        pair = mint("localhost", names=["localhost"], **LONG).write(place)
+        text = f"server: {{tls: {{mode: application, cert_file: '{pair.cert_file}', key_file: '{pair.key_file}'}}}}"
+        daemon = self.build(text)
+        daemon.privilegedStartService()
+        daemon.startService()
+        return daemon, place
+
+    def test_a_renewed_pair_is_put_in_service(self) -> None:
+        """And looked at, so that health tells of it at once."""
+        daemon, place = self.auto()
+        assert daemon.store is not None
+        assert daemon.watch is not None
+        before = daemon.store.facts()
+        mint("localhost", names=["localhost"], **LONG).write(place)
+        daemon.reload()
+        self.assertEqual(daemon.store.generation, 2)
+        self.assertNotEqual(daemon.store.facts(), before)
+        self.assertEqual([finding.facts for finding in daemon.watch.findings], list(daemon.store.facts()))
+
+    def test_a_bad_pair_changes_nothing(self) -> None:
+        """The last good one serves on; the log says which file and why."""
+        daemon, place = self.auto()
+        assert daemon.store is not None
+        before = daemon.store.facts()
+        other = mint("localhost", names=["localhost"], **LONG)
+        for path in Path(place).iterdir():
+            if b"PRIVATE" in path.read_bytes():
+                path.write_bytes(other.key_pem())
+        with capturedLogs() as events:
+            daemon.reload()
+        self.assertEqual((daemon.store.generation, daemon.store.facts()), (1, before))
+        (event,) = [event for event in events if event["log_level"] == LogLevel.error]
+        self.assertIn(place, event["reason"])
+
+    def test_without_tls_there_is_nothing_to_read(self) -> None:
+        """Which is said, so that nobody believes that the configuration has been."""
+        daemon = self.build()
+        with capturedLogs() as events:
+            daemon.reload()
+        self.assertIn("need a restart", events[0]["log_format"])
