@@ -6,43 +6,21 @@ A server that is down, slow or lying costs its own part of the answer and nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from attrs import define, field
-
-from mcptunnel.core.dispatch import LISTS, Links, authorize, items, reference, to_named, unknown
+from mcptunnel.core.directory import Directory
+from mcptunnel.core.dispatch import LISTS, Links, authorize, reference, to_named, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.fanout import ask, ask_all, fan_out
-from mcptunnel.core.jsonrpc import Message, decode, encode, result_reply, splice
+from mcptunnel.core.jsonrpc import Message, Span, decode, encode, result_reply
 from mcptunnel.core.link import unavailable
+from mcptunnel.core.lists import Part, listing, whole
 from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
 from mcptunnel.core.principal import Principal, reaches
-from mcptunnel.core.routing import Target, split
+from mcptunnel.core.routing import Target, candidates, maybe_shortened, split
 
 __all__ = ["Directory", "to_many"]
-
-# The cap of the official SDKs on pages of one list.
-MAX_PAGES: Final = 100
-
-
-@define(eq=False)
-class Directory:
-    """Which server owns a resource URI, as learned from lists and reads. Bounded: the oldest entry makes room."""
-
-    limit: int = 10_000
-    _owners: dict[str, str] = field(factory=dict)
-
-    def learn(self, uri: str, server: str) -> None:
-        """Remember the first server that showed ``uri``."""
-        if uri not in self._owners:
-            while len(self._owners) >= self.limit:
-                del self._owners[next(iter(self._owners))]
-            self._owners[uri] = server
-
-    def owner(self, uri: str) -> str | None:
-        """Who showed ``uri``, or None."""
-        return self._owners.get(uri)
 
 
 def to_many(links: Links, exchange: Exchange, target: Target, directory: Directory, identity: dict[str, str]) -> None:
@@ -75,24 +53,61 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
         place, name = named
         exchange.record.target = name
         if method in ("tools/call", "prompts/get"):
-            _by_name(links, exchange, target, place, name, method)
+            _by_name(links, exchange, target, directory, place, name, method)
         elif method == "completion/complete" and "name" in message.inside(message.params["ref"], "params.ref"):
-            _by_name(links, exchange, target, place, name, "prompts/get")
+            _by_name(links, exchange, target, directory, place, name, "prompts/get")
         else:
             _by_uri(links, exchange, servers, directory, name)
     else:
         raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}", reason="method_not_found")
 
 
-def _by_name(links: Links, exchange: Exchange, target: Target, place: tuple[int, int], name: str, method: str) -> None:
-    found = split(target, name)
-    if found is None:
-        raise unknown(method, name)
-    try:
-        to_named(links, exchange, found[0], place, found[1])
-    except RpcError as e:
-        # The caller knows the name with its prefix.
-        raise unknown(method, name) if e.reason.startswith("unknown_") else e from None
+def _by_name(
+    links: Links, exchange: Exchange, target: Target, directory: Directory, place: Span, name: str, method: str
+) -> None:
+    list_method = "tools/list" if method == "tools/call" else "prompts/list"
+
+    def send(found: tuple[str, str] | None) -> None:
+        if found is None:
+            raise unknown(method, name)
+        try:
+            to_named(links, exchange, found[0], place, found[1])
+        except RpcError as e:
+            # The caller knows the name with its prefix.
+            raise unknown(method, name) if e.reason.startswith("unknown_") else e from None
+
+    def listed(answers: dict[str, Any]) -> None:
+        _remember(directory, list_method, {k: v for k, v in answers.items() if isinstance(v, Part)})
+        found = directory.named(list_method, name)
+        failure = next((answer for answer in answers.values() if isinstance(answer, RpcError)), None)
+        if found is None and failure is not None:
+            raise failure
+        # A whole name of that form that no list has: its server knows what to say.
+        send(found or split(target, name))
+
+    if not maybe_shortened(name):
+        send(split(target, name))
+    elif (known := directory.named(list_method, name)) is not None:
+        send(known)
+    else:
+        # Nothing has been listed here yet, or too long ago.
+        question = listing(exchange, list_method)
+        servers = [server for server in candidates(target, name) if reaches(exchange.principal, server)]
+        fan_out(
+            links, exchange, servers, lambda server, settle: whole(links, exchange, server, question, settle), listed
+        )
+
+
+def _remember(directory: Directory, method: str, parts: dict[str, Part]) -> None:
+    """Learn the names that cannot be split; of two that look the same, the first one is meant, as in the list."""
+    if LISTS[method][1] != "name":
+        return
+    seen: set[str] = set()
+    for server, part in parts.items():
+        for item in part.items:
+            if maybe_shortened(item.shown) and item.shown not in seen:
+                seen.add(item.shown)
+                directory.learn_name(method, item.shown, server, item.name)
 
 
 def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Directory, uri: str) -> None:
@@ -247,36 +262,12 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
         raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this address", reason="invalid_cursor")
 
     def question(server: str, settle: Callable[[Any], None]) -> None:
-        found: list[tuple[str, bytes]] = []
-        hints: dict[str, Any] = {}
-        seen: set[str] = set()
-
-        def page(reply: Message | None, error: RpcError | None) -> None:
-            if reply is None or reply.kind != "result":
-                settle(error or reply)
-                return
-            try:
-                some, cursor = items(reply, method, server, exchange.principal, prefix=True)
-                for hint in ("ttlMs", "cacheScope"):
-                    span = reply.inside(reply.spans["result"], "result").get(hint)
-                    if span is not None:
-                        hints[hint] = reply.at(span)
-            except RpcError as e:
-                settle(e)
-                return
-            found.extend(some)
-            if isinstance(cursor, str) and cursor not in seen and len(seen) < MAX_PAGES:
-                seen.add(cursor)
-                ask(links, exchange, server, _with_cursor(exchange.message, cursor), page)
-            else:
-                settle((found, hints))
-
-        ask(links, exchange, server, exchange.message.raw, page)
+        whole(links, exchange, server, exchange.message, settle)
 
     def merge(answers: dict[str, Any]) -> None:
         raws: list[bytes] = []
         names: set[str] = set()
-        good = {name: answer for name, answer in answers.items() if isinstance(answer, tuple)}
+        good = {name: answer for name, answer in answers.items() if isinstance(answer, Part)}
         if answers and not good:
             refusal = next((a for a in answers.values() if isinstance(a, Message)), None)
             if refusal is None:
@@ -284,30 +275,18 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
             else:
                 exchange.finish(refusal)
                 return
-        for server, (found, _) in good.items():
-            for name, raw in found:
+        for server, part in good.items():
+            for item in part.items:
                 if key == "uri":
-                    directory.learn(name, server)
-                if name not in names:
-                    names.add(name)
-                    raws.append(raw)
+                    directory.learn(item.shown, server)
+                if item.shown not in names:
+                    names.add(item.shown)
+                    raws.append(item.raw)
+        _remember(directory, method, good)
         result = b'"%b":[%b]' % (member.encode(), b",".join(raws))
         if exchange.era == "modern":
-            hints = _caching({server: hint for server, (_, hint) in good.items()}, exchange.principal)
+            hints = _caching({server: part.hints for server, part in good.items()}, exchange.principal)
             result += b',"resultType":"complete",' + encode(hints)[1:-1]
         exchange.finish(decode(result_reply(exchange.message.id_raw, b"{%b}" % result)))
 
     fan_out(links, exchange, servers, question, merge)
-
-
-def _with_cursor(message: Message, cursor: str) -> bytes:
-    """The same list request for the page at ``cursor``."""
-    member = b'"cursor":%b' % encode(cursor)
-    span = message.spans.get("params")
-    if span is None:
-        # Before the closing brace of the message.
-        end = message.raw.rindex(b"}")
-        return splice(message.raw, [((end, end), b',"params":{%b}' % member)])
-    start = message.raw.index(b"{", span[0]) + 1
-    comma = b"," if message.params else b""
-    return splice(message.raw, [((start, start), member + comma)])

@@ -6,7 +6,7 @@ What needs several servers at once is in :mod:`mcptunnel.core.aggregate`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -17,7 +17,7 @@ from mcptunnel.core.link import Link
 from mcptunnel.core.principal import Principal, permits
 from mcptunnel.core.routing import Target, join
 
-__all__ = ["LISTS", "Links", "authorize", "filtered", "items", "reference", "to_one"]
+__all__ = ["LISTS", "Item", "Links", "authorize", "filtered", "items", "reference", "to_one"]
 
 # Method → (member of the result, member of an item that names it).
 LISTS: Final = {
@@ -37,6 +37,20 @@ class Links(Protocol):
 
     def link(self, server: str) -> Link:
         """The link to ``server``, opened when there is none."""
+
+
+class Item(NamedTuple):
+    """One entry of a list.
+
+    Attributes:
+        shown: What the client will call it by.
+        name: What the server calls it by.
+        raw: The entry, as it came but for its prefix.
+    """
+
+    shown: str
+    name: str
+    raw: bytes
 
 
 def reference(exchange: Exchange) -> tuple[Span, str] | None:
@@ -105,20 +119,18 @@ def _subscribed(message: Message) -> list[str]:
     return [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
 
 
-def items(
-    reply: Message, method: str, server: str, principal: Principal, *, prefix: bool
-) -> tuple[list[tuple[str, bytes]], Any]:
-    """The entries of one list result that ``principal`` may see, each as it came but for its prefix.
+def items(reply: Message, method: str, server: str, principal: Principal, *, prefix: bool) -> tuple[list[Item], Any]:
+    """The entries of one list result that ``principal`` may see.
 
     Returns:
-        (name as the client will call it, raw item) in the server's order, and the server's next cursor or None.
+        They, in the server's order, and the server's next cursor or None.
 
     Raises:
         RpcError: The result is not of the form that MCP prescribes.
     """
     member, key = LISTS[method]
     spans = reply.inside(reply.spans["result"], "result")
-    found: list[tuple[str, bytes]] = []
+    found: list[Item] = []
     cursor_span = spans.get("nextCursor")
     cursor = None if cursor_span is None else reply.at(cursor_span)
     span = spans.get(member)
@@ -129,10 +141,11 @@ def items(
             name = loads(item[place[0] : place[1]])
             if not isinstance(name, str) or not permits(principal, server, name):
                 continue
+            shown = name
             if prefix and key == "name":
-                name = join(server, name)
-                item = splice(item, [(place, encode(name))])
-            found.append((name, item))
+                shown = join(server, name)
+                item = splice(item, [(place, encode(shown))])
+            found.append(Item(shown, name, item))
     except (ValueError, KeyError, msgspec.DecodeError):
         raise RpcError(
             -32603, f"server {server} answered {method} with a list that cannot be read", reason="upstream_malformed"
@@ -148,7 +161,7 @@ def filtered(method: str, server: str, principal: Principal) -> Callable[[Messag
         result = reply.inside(reply.spans["result"], "result")
         edits: list[tuple[Span, bytes]] = []
         if LISTS[method][0] in result:
-            edits.append((result[LISTS[method][0]], b"[%b]" % b",".join(raw for _, raw in kept)))
+            edits.append((result[LISTS[method][0]], b"[%b]" % b",".join(item.raw for item in kept)))
         if "cacheScope" in result:
             # What is left was chosen for this caller: no cache may show it to another (2026-07-28, "Caching").
             edits.append((result["cacheScope"], b'"private"'))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.aggregate import MAX_PAGES, Directory, to_many
+from mcptunnel.core.aggregate import to_many
+from mcptunnel.core.directory import Directory
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.fanout import FAN_OUT_PATIENCE
+from mcptunnel.core.lists import MAX_PAGES
 from mcptunnel.core.mcp import Era
 from mcptunnel.core.principal import ANONYMOUS, Principal
-from mcptunnel.core.routing import Target
+from mcptunnel.core.routing import Target, join
 from mcptunnel.test.core.test_dispatch import OneLink
 from mcptunnel.testing import FakeWire, RecordingSink, make_exchange, request
 
@@ -238,6 +242,131 @@ class NameTests(Case):
         self.ask("completion/complete", {"ref": {"type": "ref/resource", "uri": "a__x:{y}"}})
         self.assertEqual(self.wire("b").last.body["params"]["ref"]["uri"], "a__x:{y}")
         self.assertNotIn("a", self.links.open)
+
+
+LONG = "a_tool_with_a_name_that_says_everything_there_is_to_say_about_what_it_does"
+OTHER = LONG + "_and_more"
+
+
+class LongNameTests(Case):
+    """Names that do not fit into what clients take."""
+
+    def show(self, kind: str = "tools", **shown: list[str]) -> RecordingSink:
+        """A list of the client."""
+        _, sink = self.ask(f"{kind}/list")
+        for server in "ab":
+            self.wire(server).answer({kind: [{"name": name} for name in shown.get(server, [])]})
+        return sink
+
+    def names(self, sink: RecordingSink) -> list[str]:
+        return [tool["name"] for tool in sink.answer["result"]["tools"]]
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.dictionaries(
+            st.sampled_from("ab"), st.lists(st.text("xyz_", min_size=1, max_size=90), unique=True, max_size=5)
+        ),
+        st.booleans(),
+    )
+    def test_what_is_listed_can_be_called(self, tools: dict[str, list[str]], fresh: bool) -> None:
+        """By the name that the list shows, with the directory of the list and with an empty one."""
+        self.setUp()
+        listed = self.names(self.show(**tools))
+        self.assertEqual(len(set(listed)), sum(map(len, tools.values())))
+        expected = [(server, name) for server in "ab" for name in tools.get(server, [])]
+        for shown, (server, name) in zip(listed, expected, strict=True):
+            self.assertLessEqual(len(shown), 64)
+            if fresh:
+                self.directory = Directory()
+            self.ask("tools/call", {"name": shown})
+            if self.wire(server).last.body["method"] == "tools/list":
+                self.wire(server).answer({"tools": [{"name": name} for name in tools[server]]})
+            self.assertEqual(self.wire(server).last.body["method"], "tools/call")
+            self.assertEqual(self.wire(server).last.body["params"], {"name": name})
+
+    def test_a_name_that_nobody_has_listed_yet_is_looked_up_once(self) -> None:
+        """On all pages of the server whose prefix it shows, in the envelope of the call, without its progress token."""
+        for era in ("legacy", "modern"):
+            self.era = era
+            self.setUp()
+            exchange, sink = self.ask("tools/call", {"name": join("b", LONG), "_meta": {"progressToken": "t", "x": 1}})
+            self.assertEqual(set(self.links.open), {"b"})
+            sent = self.wire("b").last.body
+            self.assertEqual(sent["method"], "tools/list")
+            meta = sent.get("params", {}).get("_meta", {})
+            self.assertEqual(("progressToken" in meta, "x" in meta), (False, era == "modern"))
+            self.wire("b").answer({"tools": [{"name": "x"}], "nextCursor": "2"})
+            self.assertEqual(self.wire("b").last.body["params"]["cursor"], "2")
+            self.wire("b").answer({"tools": [{"name": OTHER}, {"name": LONG}]})
+            self.assertEqual(self.wire("b").last.body["params"]["name"], LONG)
+            self.wire("b").answer({"content": []})
+            self.assertEqual(sink.answer, {"jsonrpc": "2.0", "id": "i", "result": {"content": []}})
+            self.assertEqual((exchange.record.target, exchange.record.upstream), (join("b", LONG), "b"))
+            self.ask("tools/call", {"name": join("b", OTHER)})
+            self.assertEqual(self.wire("b").last.body["params"]["name"], OTHER)
+
+    def test_prompts_and_tools_are_told_apart(self) -> None:
+        """A tool of that name is no prompt; a completion means the prompt."""
+        self.show(b=[LONG])
+        reference = {"type": "ref/prompt", "name": join("b", LONG)}
+        for method, params in (("prompts/get", {"name": join("b", LONG)}), ("completion/complete", {"ref": reference})):
+            self.directory = Directory()
+            self.ask(method, params)
+            self.assertEqual(self.wire("b").last.body["method"], "prompts/list")
+            self.wire("b").answer({"prompts": [{"name": LONG}]})
+            self.assertEqual(self.wire("b").last.body["method"], method)
+            sent = self.wire("b").last.body["params"]
+            self.assertEqual(sent.get("ref", sent)["name"], LONG)
+
+    def test_a_whole_name_of_the_same_form_goes_to_its_server(self) -> None:
+        """Also when it is in no list; what cannot be split is unknown."""
+        chance = "y" * 52 + "_0123abcd"
+        self.ask("tools/call", {"name": f"a__{chance}"})
+        self.wire("a").answer({"tools": []})
+        self.assertEqual(self.wire("a").last.body["params"]["name"], chance)
+        self.target = Target(("a", "b" * 60), True)
+        _, sink = self.ask("tools/call", {"name": join("b" * 60, "xyz")})
+        self.wire("b" * 60).answer({"tools": [{"name": "z"}]})
+        self.assertEqual(sink.answer["error"]["message"], "Unknown tool: " + join("b" * 60, "xyz"))
+
+    def test_when_it_cannot_be_looked_up_the_caller_learns_why(self) -> None:
+        """A server that is down is no unknown tool."""
+        exchange, sink = self.ask("tools/call", {"name": join("b", LONG)})
+        self.wire("b").lose()
+        self.assertEqual((sink.answer["error"]["code"], exchange.record.error), (-32010, "upstream_unavailable"))
+
+    def test_a_call_cancelled_during_the_look_up_is_never_made(self) -> None:
+        """The look-up is cancelled with it."""
+        exchange, sink = self.ask("tools/call", {"name": join("b", LONG)})
+        exchange.abandon()
+        self.assertEqual(self.wire("b").last.body["method"], "notifications/cancelled")
+        self.wire("b").answer({"tools": [{"name": LONG}]}, number=1)
+        self.assertEqual((len(self.wire("b").sent), sink.answered), (2, False))
+
+    def test_patterns_speak_of_the_whole_name(self) -> None:
+        """What they leave out is neither listed nor found, whoever has listed it before."""
+        end = Principal(name="p", allow=(f"b__*{LONG[-9:]}",))
+        self.show(b=[LONG, OTHER])
+        _, sink = self.ask("tools/list", principal=end)
+        self.wire("b").answer({"tools": [{"name": LONG}, {"name": OTHER}]})
+        self.assertEqual(self.names(sink), [join("b", LONG)])
+        self.ask("tools/call", {"name": join("b", LONG)}, end)
+        self.assertEqual(self.wire("b").last.body["params"]["name"], LONG)
+        error = self.assertRaises(RpcError, self.ask, "tools/call", {"name": join("b", OTHER)}, end)
+        self.assertEqual(error.message, "Unknown tool: " + join("b", OTHER))
+        self.directory = Directory()
+        _, sink = self.ask("tools/call", {"name": join("b", OTHER)}, end)
+        self.wire("b").answer({"tools": [{"name": LONG}, {"name": OTHER}]})
+        self.assertEqual(sink.answer["error"]["message"], "Unknown tool: " + join("b", OTHER))
+
+    def test_the_directory_of_names_is_bounded(self) -> None:
+        """The oldest makes room; the latest list counts."""
+        directory = Directory(limit=2)
+        for shown, server in (("1", "a"), ("2", "a"), ("1", "b"), ("3", "b")):
+            directory.learn_name("tools/list", shown, server, "n" + shown)
+        found = [directory.named("tools/list", shown) for shown in "123"]
+        self.assertEqual(found, [("b", "n1"), None, ("b", "n3")])
+        self.assertIsNone(directory.named("prompts/list", "1"))
 
 
 class UriTests(Case):

@@ -256,12 +256,12 @@ class ListTests(Case):
         found, cursor = items(
             decode(response(1, {"tools": tools, "nextCursor": "n"})), "tools/list", "srv", ANONYMOUS, prefix=True
         )
-        self.assertEqual([name for name, _ in found], ["srv__a", 'srv__q"é'])
+        self.assertEqual([(item.shown, item.name) for item in found], [("srv__a", "a"), ('srv__q"é', 'q"é')])
         self.assertEqual(
-            [json.loads(raw) for _, raw in found], [{"name": "srv__a", "title": "A"}, {"name": 'srv__q"é'}]
+            [json.loads(item.raw) for item in found], [{"name": "srv__a", "title": "A"}, {"name": 'srv__q"é'}]
         )
         self.assertEqual(cursor, "n")
         found, _ = items(
             decode(response(1, {"resources": [{"uri": "x:y"}]})), "resources/list", "srv", ANONYMOUS, prefix=True
         )
-        self.assertEqual(found, [("x:y", b'{"uri":"x:y"}')])
+        self.assertEqual(found, [("x:y", "x:y", b'{"uri":"x:y"}')])

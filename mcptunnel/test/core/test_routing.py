@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.routing import Target, join, split, targets
+from mcptunnel.core.routing import LONGEST_NAME, Target, candidates, join, maybe_shortened, split, targets
 
 
 class RoutingTests(SynchronousTestCase):
@@ -40,3 +40,28 @@ class RoutingTests(SynchronousTestCase):
         target = Target(("a", "b"), True)
         for name in ("c__x", "x", "a", "a_x", "a__", "__x", "", "A__x"):
             self.assertIsNone(split(target, name))
+
+    def test_a_long_name_is_shortened_in_the_same_way_for_ever(self) -> None:
+        """Clients remember names: this one must never change."""
+        self.assertEqual(join("a", "x" * 61), "a__" + "x" * 61)
+        self.assertEqual(join("a", "x" * 62), "a__" + "x" * 52 + "_963534d8")
+        self.assertNotEqual(join("a", "x" * 62), join("a", "x" * 63))
+
+    @settings(deadline=None, max_examples=100)
+    @given(st.text("ab_-", min_size=1, max_size=70), st.text(min_size=1, max_size=90))
+    def test_no_name_is_too_long_and_its_server_is_a_candidate(self, server: str, name: str) -> None:
+        """Whatever is cut off: a short prefix, or part of a long one."""
+        target = Target(("a", server, "b" * 60), True)
+        shown = join(server, name)
+        self.assertLessEqual(len(shown), LONGEST_NAME)
+        if len(f"{server}__{name}") > LONGEST_NAME:
+            self.assertTrue(maybe_shortened(shown))
+            self.assertIn(server, candidates(target, shown))
+
+    def test_few_servers_are_candidates(self) -> None:
+        """Those whose prefix the name shows, as far as it shows it."""
+        target = Target(("a", "ab", "c" * 60, "c" * 54), True)
+        self.assertEqual(candidates(target, join("a", "x" * 80)), ["a"])
+        self.assertEqual(candidates(target, join("c" * 60, "x")), ["c" * 60])
+        self.assertEqual(candidates(target, join("c" * 54, "x" * 10)), ["c" * 54])
+        self.assertFalse(maybe_shortened("a__x"))
