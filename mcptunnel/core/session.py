@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Final, Protocol
 
 from mcptunnel.core.aggregate import Directory, to_many
 from mcptunnel.core.dispatch import to_one
 from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.jsonrpc import Id, Message, error_reply, splice
+from mcptunnel.core.jsonrpc import Id, Message, decode, error_reply, splice
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
+from mcptunnel.core.replay import Replay
 from mcptunnel.core.routing import Target
 
 __all__ = ["BACKLOG", "Session", "StandingSink"]
@@ -25,6 +27,8 @@ __all__ = ["BACKLOG", "Session", "StandingSink"]
 BACKLOG: Final = 100
 # Requests of servers that a client may leave unanswered.
 ASKED: Final = 1000
+# The first revision whose clients understand an event without data.
+_PRIMED: Final = "2025-11-25"
 
 
 class StandingSink(Protocol):
@@ -34,7 +38,7 @@ class StandingSink(Protocol):
         """A notification or request that belongs to no exchange."""
 
     def end(self) -> None:
-        """The session has ended."""
+        """The session has ended, or another sink has come."""
 
 
 class _Asked:
@@ -59,6 +63,7 @@ class Session:
         links: Open links by server name.
         active: Requests of the client that are not answered yet, by the client's id.
         used: When the client was last heard, on the daemon's clock.
+        version: The revision that the client was told of in the response to ``initialize``, None before.
         closed: True once it has ended.
     """
 
@@ -78,6 +83,7 @@ class Session:
         self.links: Final[dict[str, Link]] = {}
         self.active: Final[dict[Id, Exchange]] = {}
         self.used = clock()
+        self.version: str | None = None
         self.closed = False
         self._upstreams: Final = upstreams
         self._identity: Final = identity
@@ -124,6 +130,23 @@ class Session:
         if exchange.record.code is None and exchange.record.error is None:
             self._hello = exchange.message.raw
 
+    def agree(self, reply: bytes) -> None:
+        """Take note of the response to ``initialize`` that goes to the client."""
+        message = decode(reply)
+        span = message.inside(message.spans["result"], "result").get("protocolVersion")
+        version = None if span is None else message.at(span)
+        self.version = version if isinstance(version, str) else None
+
+    @cached_property
+    def replay(self) -> Replay:
+        """What was said on event streams; made when there is one, since most replies are none."""
+        return Replay(self.id)
+
+    @property
+    def primes(self) -> bool:
+        """Whether event streams begin with an event without data, which older clients cannot read."""
+        return self.version is not None and self.version >= _PRIMED
+
     def notification(self, message: Message) -> None:
         """A notification of the client.
 
@@ -166,7 +189,10 @@ class Session:
         return self._standing is not None
 
     def attach(self, sink: StandingSink) -> None:
-        """Take ``sink`` for messages that belong to no request. There is at most one at a time."""
+        """Take ``sink`` for messages that belong to no request. There is at most one: an earlier one ends."""
+        earlier, self._standing = self._standing, None
+        if earlier is not None:
+            earlier.end()
         self._standing = sink
         for link in self.links.values():
             link.wire.listen()

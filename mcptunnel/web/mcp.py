@@ -18,7 +18,7 @@ from mcptunnel.core.principal import reaches
 from mcptunnel.core.relay import Relay
 from mcptunnel.core.routing import Target
 from mcptunnel.core.session import Session
-from mcptunnel.web.replies import JSON, SSE, Reply, Standing, Streams
+from mcptunnel.web.replies import JSON, SSE, Post, Reply, Standing, Streams, replay
 from mcptunnel.web.request import Request
 
 __all__ = ["McpResource"]
@@ -117,8 +117,7 @@ class McpResource(Resource):
             record=request.record,
             params_headers=extra,
         )
-        reply.exchange = exchange
-        self._streams.add(reply)
+        reply.take(exchange)
         if session is None:
             self._relay.stateless(exchange, self._target)
         else:
@@ -142,11 +141,31 @@ class McpResource(Resource):
             )
         check_legacy_version(request.headers_named)
         session = self._session(request)
+        last = request.header(b"last-event-id")
+        if last is not None:
+            self._resume(request, session, last)
+            return
         if session.attached:
             raise RpcError(INVALID_REQUEST, "the session has a stream already", reason="second_stream", status=409)
         standing = Standing(request, self._streams, session)
         standing.start()
         session.attach(standing)
+
+    def _resume(self, request: Request, session: Session, last: bytes) -> None:
+        """Go on where a connection broke; that one, if it is still open, ends (MCP, Transports, "Resumability")."""
+        found = session.replay.find(last)
+        if found is None:
+            # Not 404, which would end the session for the client; not an empty stream, which it would ask for again.
+            raise RpcError(INVALID_REQUEST, "Last-Event-ID: no such event", reason="unknown_event", status=400)
+        trail, past = found
+        if trail is session.replay.standing:
+            standing = Standing(request, self._streams, session)
+            standing.start(past)
+            session.attach(standing)
+        elif isinstance(trail.holder, Post):
+            trail.holder.resume(request, past)
+        else:
+            replay(request, past)
 
     def _delete(self, request: Request) -> None:
         request.record.era = era = era_of_request(request.headers_named, None)

@@ -1,13 +1,14 @@
 """What answers MCP over HTTP: the reply to one POST, the standing stream of one GET, and what keeps both alive.
 
 A reply starts as nothing. When the response is the first thing there is, it goes out as one JSON body with the status
-that belongs to it; when a message comes before it, or fifteen seconds pass, an event stream begins.
+that belongs to it; when a message comes before it, or fifteen seconds pass, an event stream begins. In a session its
+events have ids, and it outlives its connection: a client that comes back with ``Last-Event-ID`` gets the rest of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IPushProducer
@@ -16,10 +17,14 @@ from zope.interface import implementer
 from mcptunnel.core import sse
 from mcptunnel.core.errors import RpcError, modern_status
 from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.replay import Trail
 from mcptunnel.core.session import BACKLOG, Session
 from mcptunnel.web.request import Request
 
-__all__ = ["JSON", "KEEPALIVE_SECONDS", "SSE", "Reply", "Standing", "Streams"]
+__all__ = ["JSON", "KEEPALIVE_SECONDS", "SSE", "Past", "Post", "Reply", "Standing", "Streams", "replay"]
+
+# Id and data of events.
+Past = Sequence[tuple[bytes, bytes]]
 
 # Below the shortest idle limit of common proxies (30 s), and what the official SDK does.
 KEEPALIVE_SECONDS: Final = 15.0
@@ -70,30 +75,133 @@ class Streams:
             stream.keep_alive()
 
 
+def _events(past: Past) -> bytes:
+    return b"".join([sse.encode(raw, event=b"message", id_=id_) for id_, raw in past])
+
+
+def _beginning(session: Session, trail: Trail, past: Past) -> bytes:
+    """The first bytes of a stream. The place comes last: whoever has read it has read ``past``."""
+    return _events(past) + (trail.prime() if session.primes else sse.COMMENT)
+
+
+def replay(request: Request, past: Past) -> None:
+    """Answer a GET with what is kept of a stream that is over."""
+    request.respond(200, SSE, _events(past), _STREAM_HEADERS)
+
+
 @implementer(IPushProducer)
-class Reply:
-    """The reply to one POST; the sink of its exchange, and the brake on it when the client reads slowly."""
+class Post:
+    """What answers one POST: its event stream, if it becomes one, and the brake on the work when the client is slow.
+
+    Attributes:
+        exchanges: The requests that it answers.
+    """
 
     def __init__(self, request: Request, streams: Streams, session: Session | None) -> None:
         self.touched = 0.0
-        self.exchange: Exchange | None = None
-        self._request: Final = request
+        self.exchanges: Final[list[Exchange]] = []
+        self._request = request
         self._streams: Final = streams
         self._session: Final = session
         self._streaming = False
         self._lost = False
+        # Where events are kept for a client that may come back.
+        self._trail: Trail | None = None
         request.on_lost = self._gone
+        streams.add(self)
+
+    def resume(self, request: Request, past: Past) -> None:
+        """Go on with the stream in the reply to ``request``, a GET that asked for what follows ``past``."""
+        if not self._lost:
+            # The client has given that connection up; nobody has told us.
+            earlier = self._request
+            earlier.on_lost = None
+            _finish(earlier)
+        self.resumeProducing()
+        self._request, self._lost = request, False
+        request.on_lost = self._gone
+        self._streams.add(self)
+        self._open()
+        if self._session is not None and self._trail is not None:
+            self._write(_beginning(self._session, self._trail, past))
+
+    # --- what the kinds of reply have in common
+
+    def _say(self, raw: bytes) -> None:
+        """One more message on the event stream."""
+        if self._lost and self._trail is None:
+            # The client can still read it on its standing stream.
+            if self._session is not None:
+                self._session.say(raw)
+            return
+        lead = self._begin()
+        id_ = None if self._trail is None else self._trail.add(raw)
+        if not self._lost:
+            self._write(lead + sse.encode(raw, event=b"message", id_=id_))
+
+    def _begin(self) -> bytes:
+        """Begin the event stream, if it has not begun; returns what goes first on it, often nothing."""
+        if self._streaming:
+            return b""
+        self._streaming = True
+        self._open()
+        session = self._session
+        if session is None:
+            return b""
+        self._trail = session.replay.begin(self)
+        return self._trail.prime() if session.primes else b""
+
+    def _open(self) -> None:
+        self._request.start_stream(200, SSE, _STREAM_HEADERS)
+        self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
+
+    def _end(self) -> None:
+        """The event stream is complete."""
+        if self._trail is not None:
+            self._trail.end()
+        if not self._lost:
+            _finish(self._request)
+
+    def _write(self, data: bytes) -> None:
+        self.touched = self._streams.clock()
+        self._request.write(data)
+
+    # --- keeping alive
+
+    def keep_alive(self) -> None:
+        """Fifteen seconds have passed without a byte."""
+        self._write(self._begin() or sse.COMMENT)
+
+    # --- backpressure
+
+    def pauseProducing(self) -> None:
+        for exchange in self.exchanges:
+            exchange.pause()
+
+    def resumeProducing(self) -> None:
+        for exchange in self.exchanges:
+            exchange.resume()
+
+    def stopProducing(self) -> None:
+        self.pauseProducing()
+
+    def _gone(self) -> None:
+        self._lost = True
+        self._streams.discard(self)
+        self.resumeProducing()
+
+
+class Reply(Post):
+    """The reply to one request; the sink of its exchange."""
+
+    def take(self, exchange: Exchange) -> None:
+        """Answer ``exchange``."""
+        self.exchanges.append(exchange)
 
     # --- Sink
 
     def message(self, raw: bytes) -> None:
-        if self._lost:
-            # The client may still read it on its standing stream.
-            if self._session is not None:
-                self._session.say(raw)
-            return
-        self._stream()
-        self._write(sse.encode(raw, event=b"message"))
+        self._say(raw)
 
     def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         self._streams.discard(self)
@@ -102,14 +210,14 @@ class Reply:
         if session is not None and self._opening():
             if code is None:
                 headers.append((b"Mcp-Session-Id", session.id.encode("ascii")))
+                session.agree(raw)
             else:
                 session.close()
-        if self._lost:
-            return
         if self._streaming:
-            request.write(sse.encode(raw, event=b"message"))
-            request.unregisterProducer()  # type: ignore[no-untyped-call]
-            request.finish()
+            self._say(raw)
+            self._end()
+            return
+        if self._lost:
             return
         if error is not None:
             headers.extend(error.headers)
@@ -122,59 +230,37 @@ class Reply:
         """End the reply without a response: nobody waits for one (MCP, Cancellation, "Behavior Requirements")."""
         self._streams.discard(self)
         if not self._lost:
-            self._stream()
-            self._request.unregisterProducer()  # type: ignore[no-untyped-call]
-            self._request.finish()
+            self._begin()
+        if self._trail is not None:
+            # A client that came back for more would come back for ever.
+            self._trail.forget()
+        self._end()
 
     def _opening(self) -> bool:
-        return self.exchange is not None and self.exchange.message.method == "initialize"
-
-    # --- keeping alive
+        return self.exchanges[0].message.method == "initialize"
 
     def keep_alive(self) -> None:
         if self._opening() and not self._streaming:
             # The session id can only travel in the head, and only once there is a result.
             self.touched = self._streams.clock()
             return
-        self._stream()
-        self._write(sse.COMMENT)
-
-    def _stream(self) -> None:
-        if not self._streaming:
-            self._streaming = True
-            self._request.start_stream(200, SSE, _STREAM_HEADERS)
-            self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
-
-    def _write(self, data: bytes) -> None:
-        self.touched = self._streams.clock()
-        self._request.write(data)
-
-    # --- backpressure
-
-    def pauseProducing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.pause()
-
-    def resumeProducing(self) -> None:
-        if self.exchange is not None:
-            self.exchange.resume()
-
-    def stopProducing(self) -> None:
-        self.pauseProducing()
+        super().keep_alive()
 
     def _gone(self) -> None:
-        self._lost = True
-        self._streams.discard(self)
-        if self.exchange is not None:
-            if self._session is None:
-                # MCP 2026-07-28, Cancellation: closing the stream cancels. In the legacy era it does not.
-                self.exchange.abandon(b'"the client closed the stream"')
-                self.exchange.record.error = "client_closed"
-            elif self._opening():
-                # It will never learn the id of this session.
-                self._session.close()
-            else:
-                self.exchange.resume()
+        super()._gone()
+        exchange = self.exchanges[0]
+        if self._session is None:
+            # MCP 2026-07-28, Cancellation: closing the stream cancels. In the legacy era it does not.
+            exchange.abandon(b'"the client closed the stream"')
+            exchange.record.error = "client_closed"
+        elif self._opening():
+            # It will never learn the id of this session.
+            self._session.close()
+
+
+def _finish(request: Request) -> None:
+    request.unregisterProducer()  # type: ignore[no-untyped-call]
+    request.finish()
 
 
 @implementer(IPushProducer)
@@ -190,13 +276,17 @@ class Standing:
         # While the client reads slowly the oldest message makes room: none of these is a response.
         self._waiting: Final[deque[bytes]] = deque(maxlen=BACKLOG)
 
-    def start(self) -> None:
-        """Send the head and a first byte at once: proxies and clients withhold a head without one."""
+    def start(self, past: Past = ()) -> None:
+        """Send the head and a first byte at once: proxies and clients withhold a head without one.
+
+        Args:
+            past: What the client has missed on an earlier connection.
+        """
         request = self._request
         request.on_lost = self._gone
         request.start_stream(200, SSE, _STREAM_HEADERS)
         request.registerProducer(self, True)  # type: ignore[no-untyped-call]
-        request.write(sse.COMMENT)
+        request.write(_beginning(self._session, self._session.replay.standing, past))
         self._streams.add(self)
 
     def message(self, raw: bytes) -> None:
@@ -204,15 +294,16 @@ class Standing:
             self._waiting.append(raw)
         else:
             self.touched = self._streams.clock()
-            self._request.write(sse.encode(raw, event=b"message"))
+            id_ = self._session.replay.standing.add(raw)
+            self._request.write(sse.encode(raw, event=b"message", id_=id_))
 
     def end(self) -> None:
-        """The session has ended."""
+        """The session has ended, or the client has opened another stream."""
         self._streams.discard(self)
         self._request.on_lost = None
-        self._request.write(b": the session has ended\n\n")
-        self._request.unregisterProducer()  # type: ignore[no-untyped-call]
-        self._request.finish()
+        self._request.write(b": this stream has ended\n\n")
+        _finish(self._request)
+        self._hand_back()
 
     def keep_alive(self) -> None:
         self.touched = self._streams.clock()
@@ -233,3 +324,9 @@ class Standing:
     def _gone(self) -> None:
         self._streams.discard(self)
         self._session.detach(self)
+        self._hand_back()
+
+    def _hand_back(self) -> None:
+        """What the client was too slow for is for whoever listens next."""
+        while self._waiting:
+            self._session.say(self._waiting.popleft())

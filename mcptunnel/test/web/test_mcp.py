@@ -61,13 +61,19 @@ def chunks(data: bytes) -> list[bytes]:
     return found
 
 
+def ids(stream: bytes) -> list[bytes]:
+    """The ids of the events in a piece of an event stream."""
+    return [line[4:] for line in stream.split(b"\n") if line.startswith(b"id: ")]
+
+
 def messages(stream: bytes) -> list[Any]:
     """The messages in a piece of an event stream."""
     found = []
-    for block in stream.split(b"\n\n"):
+    for event in stream.split(b"\n\n"):
+        block = event.partition(b"\n")[2] if event.startswith(b"id: ") else event
         if block.startswith(b"event: message\ndata: "):
             found.append(json.loads(block.removeprefix(b"event: message\ndata: ")))
-        elif block not in (b"", b":", b": the session has ended"):
+        elif block not in (b"", b":", b": this stream has ended") and not block.endswith(b"\ndata: "):
             raise AssertionError(block)
     return found
 
@@ -128,12 +134,12 @@ class Case(SynchronousTestCase):
         """The messages that have come on a stream since the last look."""
         return messages(b"".join(chunks((on or self.client).received())))
 
-    def initialize(self) -> dict[str, str | None]:
+    def initialize(self, version: str = "2025-06-18") -> dict[str, str | None]:
         """Open a session; returns the headers that go with it."""
-        self.post(request("initialize", 0, {"protocolVersion": "2025-06-18"}))
-        self.wire().answer({"protocolVersion": "2025-06-18"})
+        self.post(request("initialize", 0, {"protocolVersion": version}))
+        self.wire().answer({"protocolVersion": version})
         reply = Reply(self.client.received())
-        return {"Mcp-Session-Id": reply.headers["mcp-session-id"], "MCP-Protocol-Version": "2025-06-18"}
+        return {"Mcp-Session-Id": reply.headers["mcp-session-id"], "MCP-Protocol-Version": version}
 
     def modern(self, method: str, params: Any = None, id_: int | str = 1, **more: str | None) -> Reply:
         """A modern request with the headers that belong to it."""
@@ -492,6 +498,171 @@ class StandingTests(Case):
         self.assertEqual(self.client.received(), b"")
         self.client.channel.resumeProducing()
         self.assertEqual([m["params"]["n"] for m in self.rest()], list(range(50, 150)))
+
+
+class ReplayTests(Case):
+    """A connection breaks, and the client comes back with the id of the last event it has read."""
+
+    def call(self, headers: dict[str, str | None], said: int = 1) -> list[bytes]:
+        """A call whose stream has begun; returns the ids of its events."""
+        self.post(request("tools/call", 1, {"name": "t", "_meta": {"progressToken": "p"}}), headers)
+        for n in range(said):
+            self.progress(n)
+        return ids(self.client.received())
+
+    def progress(self, n: int) -> None:
+        self.wire().say(notification("notifications/progress", {"progressToken": 2, "progress": n}), 2)
+
+    def resume(self, headers: dict[str, str | None], last: bytes) -> Reply:
+        """A GET on a new connection, which is the client's from now on."""
+        self.client = self.served.connect()
+        return self.send("GET", b"", {**headers, "Last-Event-ID": last.decode()})
+
+    def test_the_response_that_a_client_has_lost_is_not_lost(self) -> None:
+        """It gets the later messages and the response, and the stream is over."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        self.client.lose()
+        self.progress(1)
+        self.wire().answer({"ok": 1}, number=2)
+        for _ in range(2):
+            reply = self.resume(headers, last)
+            self.assertEqual((reply.status, reply.headers["content-type"]), (200, "text/event-stream"))
+            self.assertEqual(reply.events[0]["params"], {"progressToken": "p", "progress": 1})
+            self.assertEqual((reply.events[1]["id"], reply.events[1]["result"]), (1, {"ok": 1}))
+        self.assertEqual(self.resume(headers, ids(reply.body)[0]).events, reply.events[1:])
+        self.assertEqual(len(self.streams), 0)
+
+    def test_a_stream_whose_response_is_still_to_come_goes_on(self) -> None:
+        """And is alive, slow when its client is, and may break again."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        self.client.lose()
+        self.progress(1)
+        reply = self.resume(headers, last)
+        self.assertEqual([m["params"]["progress"] for m in reply.events], [1])
+        self.assertEqual(len(self.streams), 1)
+        self.client.channel.pauseProducing()
+        self.assertEqual(self.wire().paused, {2})
+        self.client.lose()
+        self.assertEqual(self.wire().paused, set())
+        self.progress(2)
+        reply = self.resume(headers, ids(reply.body)[0])
+        self.assertEqual([m["params"]["progress"] for m in reply.events], [2])
+        self.wire().answer({"ok": 1}, number=2)
+        tail = self.client.received()
+        self.assertTrue(tail.endswith(b"0\r\n\r\n"))
+        self.assertEqual(messages(b"".join(chunks(tail)))[0]["result"], {"ok": 1})
+        self.assertEqual(self.post(notification("notifications/x"), headers).status, 202)
+
+    def test_nothing_to_replay_still_sends_a_first_byte(self) -> None:
+        """Clients wait for a head."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        self.client.lose()
+        self.assertEqual(self.resume(headers, last).chunks, [b":\n\n"])
+
+    def test_a_connection_that_broke_unnoticed_is_given_up_for_the_new_one(self) -> None:
+        """Calls and the standing stream alike: each message on one connection only."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        earlier = self.client
+        self.resume(headers, last)
+        self.assertTrue(earlier.received().endswith(b"0\r\n\r\n"))
+        self.wire().answer({"ok": 1}, number=2)
+        self.assertEqual((len(self.rest()), earlier.received()), (1, b""))
+        self.send("GET", b"", headers)
+        self.wire().say(notification("notifications/message", {"n": 1}))
+        (last,) = ids(self.client.received())
+        earlier = self.client
+        earlier.channel.pauseProducing()
+        self.wire().say(notification("notifications/message", {"n": 2}))
+        reply = self.resume(headers, last)
+        self.assertEqual([m["params"]["n"] for m in reply.events], [2])
+        self.assertEqual(len(self.streams), 1)
+        earlier.lose()
+        self.wire().say(notification("notifications/message", {"n": 3}))
+        self.assertEqual([m["params"]["n"] for m in self.rest()], [3])
+
+    def test_the_standing_stream_goes_on_where_it_broke(self) -> None:
+        """What was written and not read, then what has waited, each once; nothing of a call."""
+        headers = self.initialize()
+        self.send("GET", b"", headers)
+        for n in range(3):
+            self.wire().say(notification("notifications/message", {"n": n}))
+        first = ids(self.client.received())[0]
+        self.client.lose()
+        self.wire().say(notification("notifications/message", {"n": 3}))
+        self.client = self.served.connect()
+        self.call(headers)
+        reply = self.resume(headers, first)
+        self.assertEqual([m["params"]["n"] for m in reply.events], [1, 2, 3])
+        self.assertEqual(len(set(ids(reply.body))), 3)
+        self.assertEqual(self.send("GET", b"", headers, on=self.served.connect()).status, 409)
+
+    def test_ids_of_others_and_ids_that_never_were_read_the_same(self) -> None:
+        """400, and the session goes on: 404 would end it for the client."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        self.client.lose()
+        self.client = self.served.connect()
+        other = self.initialize()
+        replies = [self.resume(other, id_) for id_ in (last, b"x", last[:-1] + b"9", b"0" * 12 + b"-0-0")]
+        self.assertEqual({reply.status for reply in replies}, {400})
+        self.assertEqual(len({reply.body for reply in replies}), 1)
+        self.principal = Principal(name="other")
+        self.assertEqual(self.resume(headers, last).status, 404)
+        self.principal = ANONYMOUS
+        self.assertEqual(self.resume(headers, last).status, 200)
+
+    def test_a_call_that_was_cancelled_cannot_be_asked_for(self) -> None:
+        """A client that waited for the response would come back for ever."""
+        headers = self.initialize()
+        (last,) = self.call(headers)
+        self.post(notification("notifications/cancelled", {"requestId": 1}), headers, on=self.served.connect())
+        self.assertEqual(self.resume(headers, last).status, 400)
+
+    def test_streams_begin_with_their_place_for_clients_that_understand_it(self) -> None:
+        """From 2025-11-25: an id, empty data and a time to wait, from which everything can be replayed."""
+        for version, primed in (("2025-03-26", False), ("2025-06-18", False), ("2025-11-25", True)):
+            self.setUp()
+            headers = self.initialize(version)
+            self.post(request("tools/call", 1, {"name": "t", "_meta": {"progressToken": "p"}}), headers)
+            self.progress(0)
+            reply = Reply(self.client.received())
+            self.assertEqual(reply.body.startswith(b"retry: 1000\nid: "), primed, version)
+            self.assertEqual(reply.body.count(b"data: \n"), primed)
+            standing = self.served.connect()
+            self.assertEqual(self.send("GET", b"", headers, on=standing).body.count(b"data: \n"), primed)
+            if primed:
+                self.client.lose()
+                again = self.resume(headers, ids(reply.body)[0]).body
+                self.assertEqual(ids(again), [ids(reply.body)[1]] * 2)
+                self.assertTrue(again.endswith(b"\ndata: \n\n"))
+
+    def test_a_reply_that_takes_long_begins_with_its_place(self) -> None:
+        """Instead of a comment; the comments come later."""
+        headers = self.initialize("2025-11-25")
+        self.post(request("tools/call", 1, {"name": "t"}), headers)
+        for expected in (b"\ndata: \n\n", b":\n\n"):
+            self.clock.advance(KEEPALIVE_SECONDS)
+            self.streams.sweep()
+            self.assertTrue(self.client.received().endswith(expected + b"\r\n"))
+
+    def test_modern_streams_have_no_ids(self) -> None:
+        """They cannot be resumed: GET is refused."""
+        self.modern("tools/call", {"name": "t", "_meta": {"progressToken": 1}})
+        self.wire().say(notification("notifications/progress", {"progressToken": 1}), 1)
+        self.wire().answer({})
+        self.assertEqual(ids(self.client.received()), [])
+
+    def test_a_reply_that_is_one_body_keeps_nothing(self) -> None:
+        """Most are, and pay for nothing."""
+        headers = self.initialize()
+        self.post(request("tools/list"), headers)
+        self.wire().answer({"tools": []})
+        (session,) = self.relay.sessions.values()
+        self.assertNotIn("replay", vars(session))
 
 
 class ModernTests(Case):
