@@ -70,6 +70,8 @@ class Exchange:
         token: The client's progress token in its own spelling, while another stands for it upstream.
         started: When it began, on the daemon's clock.
         touched: When the server last gave a sign of life for it.
+        streamed: The server answers with an event stream of its own; a reply that has the choice is one, too.
+        on_stream: Called when that stream has shown life without the response: more is to be waited for.
     """
 
     message: Message
@@ -84,6 +86,8 @@ class Exchange:
     token: bytes | None = None
     started: float = 0.0
     touched: float = 0.0
+    streamed: bool = False
+    on_stream: Callable[[], None] | None = None
     done: bool = False
     _paused: bool = False
     _ended: list[Callable[[Exchange], None]] = field(factory=list)
@@ -96,6 +100,11 @@ class Exchange:
         """Pass on a message that belongs to this exchange."""
         if not self.done:
             self.sink.message(raw)
+
+    def begin_stream(self) -> None:
+        """The server's own stream lives, and the response is not there yet."""
+        if self.on_stream is not None and not self.done:
+            self.on_stream()
 
     def finish(self, reply: Message) -> None:
         """Pass on the server's response, which already carries the client's id."""

@@ -239,17 +239,24 @@ class _Answer:
         self._json = kind == b"application/json"
         if status == 200 and kind == b"text/event-stream":
             self._events = sse.Decoder(wire.upstream.max_bytes)
+            if exchange is not None:
+                exchange.streamed = True
 
     def data(self, chunk: bytes) -> None:
         if self._events is not None:
+            events: list[sse.Event] = []
             try:
-                for event in self._events.feed(chunk):
+                events = self._events.feed(chunk)
+                for event in events:
                     if event.data:
                         self._wire.link.received(event.data, self._number)
             except ValueError as e:
                 self._abort(str(e))
-            if self._number not in self._wire.link.calls:
+            exchange = self._wire.link.calls.get(self._number)
+            if exchange is None:
                 self._wire.leave(self._number)
+            elif events:
+                exchange.begin_stream()
             return
         self._size += len(chunk)
         if self._size > self._wire.upstream.max_bytes:

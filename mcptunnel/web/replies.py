@@ -1,8 +1,9 @@
 """What answers MCP over HTTP: the reply to one POST, the standing stream of one GET, and what keeps both alive.
 
-A reply starts as nothing. When the response is the first thing there is, it goes out as one JSON body with the status
-that belongs to it; when a message comes before it, or fifteen seconds pass, an event stream begins. In a session its
-events have ids, and it outlives its connection: a client that comes back with ``Last-Event-ID`` gets the rest of it.
+A reply starts as nothing. When the response is the first thing there is, it goes out as one body with the status that
+belongs to it: JSON, or in a session an event stream when the server's answer was one. When a message comes before it,
+or fifteen seconds pass, an event stream begins. In a session its events have ids, and it outlives its connection: a
+client that comes back with ``Last-Event-ID`` gets the rest of it.
 """
 
 from __future__ import annotations
@@ -197,6 +198,8 @@ class Reply(Post):
     def take(self, exchange: Exchange) -> None:
         """Answer ``exchange``."""
         self.exchanges.append(exchange)
+        if self._session is not None and not self._opening():
+            exchange.on_stream = self._show_life
 
     # --- Sink
 
@@ -222,8 +225,14 @@ class Reply(Post):
         if error is not None:
             headers.extend(error.headers)
             status = error.legacy_status if session is not None else error.status
+        elif session is None:
+            status = 200 if code is None else modern_status(code)
+        elif self.exchanges[0].streamed and not self._opening():
+            # As the server has it. One event, so it needs no id: whoever has read that has read everything.
+            request.respond(200, SSE, sse.encode(raw, event=b"message"), _STREAM_HEADERS)
+            return
         else:
-            status = 200 if code is None or session is not None else modern_status(code)
+            status = 200
         request.respond(status, JSON, raw, headers)
 
     def cancelled(self) -> None:
@@ -238,6 +247,10 @@ class Reply(Post):
 
     def _opening(self) -> bool:
         return self.exchanges[0].message.method == "initialize"
+
+    def _show_life(self) -> None:
+        if not self._lost and not self._streaming:
+            self.keep_alive()
 
     def keep_alive(self) -> None:
         if self._opening() and not self._streaming:

@@ -83,6 +83,40 @@ class Case(SynchronousTestCase):
         return sink
 
 
+class FormTests(Case):
+    """Whether an answer is a stream is known to whoever passes it on."""
+
+    def test_json_is_no_stream(self) -> None:
+        """Not even a slow one."""
+        exchange, sink = self.ask(request("tools/list"))
+        begun: list[bool] = []
+        exchange.on_stream = lambda: begun.append(True)
+        self.server.answer(response(1, {}), 200, JSON)
+        self.assertEqual((sink.answered, exchange.streamed, begun), (True, False, []))
+
+    def test_an_event_stream_is_one_and_shows_life_with_an_event_that_is_no_response(self) -> None:
+        """Such as one that has only an id; half an event is none."""
+        exchange, sink = self.ask(request("tools/list"))
+        begun: list[bool] = []
+        exchange.on_stream = lambda: begun.append(True)
+        self.server.send(STREAM)
+        self.assertTrue(exchange.streamed)
+        self.server.send(chunk(b":\n\nid: 1\ndata: "))
+        self.assertEqual(begun, [])
+        self.server.send(chunk(b"\n\n"))
+        self.assertEqual(begun, [True])
+        self.server.send(event(response(1, {})))
+        self.assertEqual((sink.answered, begun), (True, [True]))
+
+    def test_a_response_that_comes_first_begins_nothing(self) -> None:
+        """It goes on in one piece."""
+        exchange, sink = self.ask(request("tools/list"))
+        begun: list[bool] = []
+        exchange.on_stream = lambda: begun.append(True)
+        self.server.send(STREAM + event(response(1, {})))
+        self.assertEqual((sink.answered, exchange.streamed, begun), (True, True, []))
+
+
 class LegacyHeadTests(Case):
     """What goes out."""
 

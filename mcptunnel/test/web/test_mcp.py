@@ -9,6 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 
+from mcptunnel.core.errors import RpcError
+from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import targets
@@ -376,6 +378,60 @@ class LegacyTests(Case):
         self.assertEqual([m["id"] for m in messages(b"".join(chunks(tail)))], [1])
         self.assertEqual(self.post(notification("notifications/x"), headers).status, 202, "the connection goes on")
 
+    def streamed(self) -> Exchange:
+        """The server answers the latest call with an event stream."""
+        exchange = self.wire().last.exchange
+        assert exchange is not None
+        exchange.streamed = True
+        return exchange
+
+    def test_an_answer_on_a_stream_is_passed_on_as_one(self) -> None:
+        """In one piece when it comes first; a failure of ours, and initialize, are JSON."""
+        headers = self.initialize("2025-11-25")
+        for error in (None, {"code": -32602, "message": "no"}):
+            self.post(request("tools/call", 1, {"name": "t"}), headers)
+            self.streamed()
+            self.wire().answer({"ok": 1}, error=error)
+            reply = Reply(self.client.received())
+            self.assertEqual((reply.status, reply.headers["content-type"]), (200, "text/event-stream"))
+            self.assertEqual(reply.headers["x-accel-buffering"], "no")
+            self.assertIn("content-length", reply.headers)
+            self.assertEqual([m["id"] for m in reply.events], [1])
+        self.post(request("tools/call", 1, {"name": "t"}), headers)
+        self.streamed().fail(RpcError(-32000, "no", reason="x", status=503))
+        reply = Reply(self.client.received())
+        self.assertEqual((reply.status, reply.headers["content-type"]), (503, JSON))
+        self.post(request("initialize"))
+        self.streamed().begin_stream()
+        self.wire().answer({"protocolVersion": "2025-11-25"})
+        reply = Reply(self.client.received())
+        self.assertEqual((reply.headers["content-type"], "mcp-session-id" in reply.headers), (JSON, True))
+
+    def test_a_servers_stream_that_shows_life_begins_ours(self) -> None:
+        """So that the client has the place to come back to, long before there is a message."""
+        for version, first in (("2025-06-18", b":\n\n"), ("2025-11-25", b"retry: 1000\n")):
+            headers = self.initialize(version)
+            self.post(request("tools/call", 1, {"name": "t"}), headers)
+            exchange = self.streamed()
+            for _ in range(2):
+                exchange.begin_stream()
+            reply = Reply(self.client.received())
+            self.assertEqual((reply.headers["content-type"], len(reply.chunks)), ("text/event-stream", 1))
+            self.assertTrue(reply.body.startswith(first))
+            self.wire().answer({"ok": 1})
+            self.assertEqual([m["id"] for m in self.rest()], [1])
+
+    def test_a_servers_stream_begins_nothing_for_a_client_that_has_left(self) -> None:
+        """Or after the end."""
+        headers = self.initialize()
+        self.post(request("tools/call", 1, {"name": "t"}), headers)
+        exchange = self.streamed()
+        self.client.lose()
+        exchange.begin_stream()
+        self.wire().answer({})
+        exchange.begin_stream()
+        self.assertEqual((self.client.received(), len(self.streams)), (b"", 0))
+
     def test_the_same_id_twice_at_once_is_refused(self) -> None:
         """The first is answered."""
         headers = self.initialize()
@@ -723,6 +779,18 @@ class ModernTests(Case):
         self.post(request("tools/list", 1, {}, modern=True), {**MODERN, "Mcp-Method": "tools/list"}, path="/mcp")
         self.client.lose()
         self.assertEqual((self.wire("a").dropped, self.wire("b").dropped), ([1], [1]))
+
+    def test_an_answer_that_comes_first_is_json_whatever_the_server_sent(self) -> None:
+        """An error has its status in this era, which an event stream has not."""
+        for answer in ({"ok": 1}, None):
+            self.modern("tools/call", {"name": "t"})
+            exchange = self.wire().last.exchange
+            assert exchange is not None
+            exchange.streamed = True
+            exchange.begin_stream()
+            self.wire().answer(answer, error=None if answer else {"code": -32601, "message": "no"})
+            reply = Reply(self.client.received())
+            self.assertEqual((reply.status, reply.headers["content-type"]), (200 if answer else 404, JSON))
 
     def test_param_headers_travel_and_no_others(self) -> None:
         """Nothing else of the client's head is of use to a server."""
