@@ -1,4 +1,4 @@
-"""The official MCP client, over HTTP and over WebSocket, through one and the same list of steps."""
+"""The official MCP client, over HTTP, over HTTP+SSE and over WebSocket, through one and the same list of steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Final
 import anyio
 import httpx2
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 from mcp.types import ElicitResult, jsonrpc_message_adapter
@@ -19,7 +20,7 @@ from websockets.asyncio.client import connect
 
 from tests.certificates import NAME
 
-__all__ = ["ERAS", "over_http", "over_websocket", "session", "walk"]
+__all__ = ["ERAS", "over_http", "over_sse", "over_websocket", "session", "walk"]
 
 # The client's two ways to open: a handshake, or none in the newest revision.
 ERAS: Final = ("legacy", "2026-07-28")
@@ -49,6 +50,20 @@ async def over_http(
         httpx2.AsyncClient(transport=transport, headers=headers, timeout=httpx2.Timeout(10, read=60)) as http,
         streamable_http_client(url, http_client=http) as streams,
     ):
+        yield streams
+
+
+@contextlib.asynccontextmanager
+async def over_sse(port: int, path: str, *, tls: ssl.SSLContext | None, token: str | None = None) -> AsyncIterator[Any]:
+    """HTTP+SSE of 2024-11-05."""
+
+    def client(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
+        transport = _Here(verify=True if tls is None else tls)
+        return httpx2.AsyncClient(transport=transport, headers=headers, timeout=timeout, auth=auth)
+
+    url = f"{'http' if tls is None else 'https'}://{NAME}:{port}{path}"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with sse_client(url, headers=headers, httpx_client_factory=client) as streams:
         yield streams
 
 

@@ -15,7 +15,8 @@ class Record:
     Nothing in it is a secret: no header value, argument or credential ever enters.
 
     Attributes:
-        protocol: ``http`` or ``ws``.
+        protocol: ``http``, ``ws``, or ``sse`` for HTTP+SSE: its stream, each message posted to it, and each request
+            in them; only the last has a ``method``.
         started: Seconds on the daemon's clock when the request head was complete.
         peer: The socket's other end.
         client: Client address after the forwarded headers, or None when nobody vouches for one.

@@ -7,7 +7,7 @@ Downstream transports call :meth:`Relay.open`, :meth:`Relay.find` and :meth:`Rel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -21,7 +21,7 @@ from mcptunnel.core.principal import Principal
 from mcptunnel.core.routing import Target
 from mcptunnel.core.session import Session
 
-__all__ = ["Bounds", "Relay"]
+__all__ = ["Bounds", "Guest", "Relay"]
 
 
 @frozen(kw_only=True)
@@ -32,6 +32,13 @@ class Bounds:
     session_idle: float = 1800.0
     silence: float = 120.0
     longest: float = 3600.0
+
+
+class Guest(Protocol):
+    """A connection that ends with the relay, whether or not it has a session."""
+
+    def end(self) -> None:
+        """Say goodbye; called once."""
 
 
 class _Commons:
@@ -77,6 +84,9 @@ class Relay:
         clock: Seconds, monotonic.
         mint: Makes an unguessable session id of visible ASCII.
         identity: Our own ``serverInfo`` where several servers are shown as one.
+
+    Attributes:
+        guests: Connections that end with the relay.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class Relay:
         identity: dict[str, str],
     ) -> None:
         self.sessions: Final[dict[str, Session]] = {}
+        self.guests: Final[set[Guest]] = set()
         self.upstreams: Final = upstreams
         self.clock: Final = clock
         self._bounds: Final = bounds
@@ -178,7 +189,7 @@ class Relay:
                 session.close()
 
     def close(self) -> None:
-        """End everything: each call gets an error, each session and link is closed."""
+        """End everything: each call gets an error, each session and link is closed, guests leave."""
         self.closing = True
         error = RpcError(-32000, "the daemon is stopping", reason="stopping", status=503)
         for session in list(self.sessions.values()):
@@ -190,3 +201,5 @@ class Relay:
                 exchange.fail(error)
             link.close()
         self._commons.links.clear()
+        for guest in list(self.guests):
+            guest.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from mcptunnel.web.health import Health
 from mcptunnel.web.mcp import McpResource
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.request import Request
+from mcptunnel.web.sse import MessagesResource, SseResource
 
 __all__ = ["Nothing", "routes"]
 
@@ -61,4 +63,8 @@ def routes(
         address = base if base == "/mcp" else f"{base}/mcp"
         found[address.encode()] = http
         found[f"{base}/ws".encode()] = socket(target)
+        # 2024-11-05. Nobody but the stream's own client learns where its messages go.
+        sse = SseResource(relay, target, streams, lambda: secrets.token_urlsafe(32))
+        found[f"{base}/sse".encode()] = sse
+        found[f"{base}/messages".encode()] = MessagesResource(target, sse)
     return found | {path + b"/": resource for path, resource in found.items()}

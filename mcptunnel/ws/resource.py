@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from autobahn.twisted.resource import WebSocketResource
 
+from mcptunnel.core.conversation import Conversation
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.principal import reaches
 from mcptunnel.core.record import Record
@@ -87,8 +88,7 @@ class McpSocketResource(WebSocketResource):
         record.protocol = "ws"
         record.status = 101
         socket.relay = self._relay
-        socket.target = self._target
-        socket.principal = request.principal
+        socket.conversation = Conversation(socket, self._relay, self._target, request.principal, self._report)
         socket.record = record
         socket.report = self._report
         socket.opened = self._relay.clock()

@@ -83,7 +83,8 @@ class TreeTests(SynchronousTestCase):
         """And no other."""
         plain = {
             *("/health", "/health/live", "/health/ready", "/mcp", "/mcp/ws"),
-            *("/servers/a/mcp", "/servers/a/ws", "/servers/b-2/mcp", "/servers/b-2/ws"),
+            *("/mcp/sse", "/mcp/messages"),
+            *(f"/servers/{name}/{last}" for name in ("a", "b-2") for last in ("mcp", "ws", "sse", "messages")),
         }
         self.assertEqual({path.decode() for path in self.found}, plain | {f"{path}/" for path in plain})
         for path, resource in self.found.items():
