@@ -15,6 +15,7 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.fanout import ask, ask_all, fan_out
 from mcptunnel.core.jsonrpc import Message, Span, decode, encode, result_reply
 from mcptunnel.core.link import unavailable
+from mcptunnel.core.listen import listen
 from mcptunnel.core.lists import Part, listing, whole
 from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
 from mcptunnel.core.principal import Principal, reaches
@@ -45,6 +46,8 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
         _discover(links, exchange, servers, identity)
     elif method in LISTS:
         _list(links, exchange, servers, directory)
+    elif method == "subscriptions/listen" and exchange.era == "modern":
+        listen(links, exchange, servers, directory)
     elif method == "ping" and exchange.era == "legacy":
         _answer(exchange, {})
     elif method == "logging/setLevel" and exchange.era == "legacy":
@@ -226,17 +229,12 @@ def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: 
 def _discover(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
     def merge(answers: dict[str, Any]) -> None:
         results = _results(answers)
-        capabilities = _merged_capabilities(results)
-        for value in capabilities.values():
-            # No stream carries changes of several servers in this era yet; what is advertised must work.
-            value.pop("listChanged", None)
-            value.pop("subscribe", None)
         _answer(
             exchange,
             {
                 "resultType": "complete",
                 "supportedVersions": list(MODERN_VERSIONS),
-                "capabilities": capabilities,
+                "capabilities": _merged_capabilities(results),
                 "serverInfo": identity,
                 "_meta": {"io.modelcontextprotocol/serverInfo": identity},
                 **_caching(results, exchange.principal),

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from mcptunnel.core.dispatch import Links
 from mcptunnel.core.errors import RpcError
-from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.exchange import Exchange, Sink
 from mcptunnel.core.jsonrpc import Message, decode
 from mcptunnel.core.record import Record
 
-__all__ = ["FAN_OUT_PATIENCE", "ask", "ask_all", "fan_out"]
+__all__ = ["FAN_OUT_PATIENCE", "ask", "ask_all", "fan_out", "part_of"]
 
 # Claude Code gives up at 30 s for initialize and tools/list together.
 FAN_OUT_PATIENCE: Final = 10.0
@@ -38,6 +38,21 @@ class _Collect:
         """The whole was, and says so itself."""
 
 
+def part_of(parent: Exchange, raw: bytes, sink: Sink, patience: float | None) -> Exchange:
+    """An exchange for the request ``raw``, on behalf of ``parent`` and abandoned with it."""
+    part = Exchange(
+        message=decode(raw),
+        principal=parent.principal,
+        era=parent.era,
+        sink=sink,
+        # Of its own: what one server fails at is not what the client is told.
+        record=Record(),
+        patience=patience,
+    )
+    parent.on_end(lambda _: part.abandon())
+    return part
+
+
 def ask(
     links: Links,
     parent: Exchange,
@@ -56,17 +71,7 @@ def ask(
         done: Takes the reply as a message and our own error if that is what it says.
         patience: Seconds of silence that are borne; None for the relay's own limit.
     """
-    part = Exchange(
-        message=decode(raw),
-        principal=parent.principal,
-        era=parent.era,
-        sink=_Collect(parent, done),
-        # Of its own: what one server fails at is not what the client is told.
-        record=Record(),
-        patience=patience,
-    )
-    parent.on_end(lambda _: part.abandon())
-    links.link(server).request(part)
+    links.link(server).request(part_of(parent, raw, _Collect(parent, done), patience))
 
 
 def fan_out(

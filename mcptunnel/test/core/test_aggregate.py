@@ -181,7 +181,7 @@ class ModernListTests(Case):
         self.assertEqual(self.hints(public, public, Principal(name="p", allow=("*",))), (9, "private"))
 
     def test_discover_tells_what_can_be_passed_on(self) -> None:
-        """Under our own name, without changes that no stream could carry."""
+        """Under our own name, changes included where some server tells of them."""
         _, sink = self.ask("server/discover")
         self.wire("a").answer(
             {"capabilities": {"tools": {"listChanged": True}, "tasks": {}}, "ttlMs": 3, "cacheScope": "public"}
@@ -195,14 +195,14 @@ class ModernListTests(Case):
             }
         )
         result = sink.answer["result"]
-        self.assertEqual(result["capabilities"], {"tools": {}, "resources": {}})
+        self.assertEqual(result["capabilities"], {"tools": {"listChanged": True}, "resources": {"subscribe": True}})
         self.assertEqual((result["supportedVersions"], result["serverInfo"]), (["2026-07-28"], IDENTITY))
         self.assertEqual((result["ttlMs"], result["cacheScope"], result["resultType"]), (3, "public", "complete"))
         self.assertEqual(result["instructions"], "b: hi")
 
-    def test_what_no_server_of_several_can_carry_is_refused(self) -> None:
-        """Subscriptions, removed methods."""
-        for method in ("subscriptions/listen", "ping", "logging/setLevel"):
+    def test_removed_methods_are_refused(self) -> None:
+        """This revision has none of them."""
+        for method in ("ping", "logging/setLevel"):
             error = self.assertRaises(RpcError, self.ask, method)
             self.assertEqual((error.code, error.status), (-32601, 404))
 
@@ -251,11 +251,11 @@ OTHER = LONG + "_and_more"
 class LongNameTests(Case):
     """Names that do not fit into what clients take."""
 
-    def show(self, kind: str = "tools", **shown: list[str]) -> RecordingSink:
+    def show(self, **shown: list[str]) -> RecordingSink:
         """A list of the client."""
-        _, sink = self.ask(f"{kind}/list")
+        _, sink = self.ask("tools/list")
         for server in "ab":
-            self.wire(server).answer({kind: [{"name": name} for name in shown.get(server, [])]})
+            self.wire(server).answer({"tools": [{"name": name} for name in shown.get(server, [])]})
         return sink
 
     def names(self, sink: RecordingSink) -> list[str]:
