@@ -14,13 +14,13 @@ from functools import cached_property
 from inspect import iscoroutine
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, ITransport
 from twisted.python.failure import Failure
-from twisted.web import server
+from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http_headers import Headers
 
@@ -125,10 +125,10 @@ class Request(Reply):
 
     @cached_property
     def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        args = parse_qs(self.uri.partition(b"?")[2], keep_blank_values=True)
+        args = http.parse_qs(self.uri.partition(b"?")[2], keep_blank_values=True)
         kind = self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if self.method == b"POST" and kind == _FORM:
-            args.update(parse_qs(self.body, keep_blank_values=True))
+            args.update(http.parse_qs(self.body, keep_blank_values=True))
         return args
 
     @cached_property

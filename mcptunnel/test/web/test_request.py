@@ -195,6 +195,10 @@ class TwistedWebTests(SynchronousTestCase):
         self.assertEqual(request.prePathURL(), b"http://localhost:8080/")
         self.assertIn("uri=/x/y%20z", repr(request))
 
+    def test_arguments_are_bytes_whatever_they_spell(self) -> None:
+        """Percent-encoded bytes that are no text in any encoding, too."""
+        self.assertEqual(self.one(get(path=b"/?a=%ff&b=%C3%A9")).args, {b"a": [b"\xff"], b"b": [b"\xc3\xa9"]})
+
     def test_a_form_of_another_method_stays_where_it_is(self) -> None:
         """Only POST has arguments in its body."""
         request = self.one(
