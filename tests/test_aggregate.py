@@ -1,8 +1,9 @@
-"""Several servers at one address, seen by the official client: subscriptions, and long names."""
+"""Several servers at one address, seen by the official client: subscriptions, long names, and one that is down."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from hashlib import sha256
 from typing import Any
@@ -89,6 +90,18 @@ class AggregateTests(DaemonCase):
 
         for era in ERAS:
             session(over_http(daemon.port, "/mcp", tls=None), era, steps)
+
+    def test_a_server_that_is_down_is_missing_from_lists_and_named(self) -> None:
+        """The list is made without it; the log says so once, and health for as long as it lasts."""
+        daemon = self.both(gone={"url": f"http://127.0.0.1:{free_port()}/mcp"})
+        client = HttpClient(port=daemon.port, tls=None)
+        for _ in range(3):
+            tools = client.modern("/mcp", "tools/list").last["result"]["tools"]
+            self.assertEqual({tool["name"].partition("__")[0] for tool in tools}, {"near", "far"})
+        servers = json.loads(client.send("GET", "/health").body)["servers"]
+        self.assertIn("server gone is unavailable", servers["gone"]["missing"])
+        self.assertEqual((servers["near"]["missing"], servers["far"]["missing"]), (None, None))
+        self.assertEqual(daemon.process.output().count("lists of several servers go without gone"), 1)
 
     def test_a_shortened_name_needs_no_list_before(self) -> None:
         """The first thing that this daemon is ever asked."""

@@ -11,7 +11,7 @@ from typing import Any
 from mcptunnel.core.directory import Directory
 from mcptunnel.core.dispatch import LISTS, Links, authorize, reference, to_named, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
-from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.exchange import Exchange, error_code
 from mcptunnel.core.fanout import ask, ask_all, fan_out
 from mcptunnel.core.jsonrpc import Message, Span, decode, encode, result_reply
 from mcptunnel.core.link import unavailable
@@ -149,6 +149,15 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
     attempt(candidates, None)
 
 
+def _missing(method: str, answer: Part | Message | RpcError) -> str | None:
+    """Why a list goes without a server's part; None when it does not, or when the server has no such list."""
+    if isinstance(answer, RpcError):
+        return answer.message
+    if isinstance(answer, Message) and (code := error_code(answer)) != METHOD_NOT_FOUND:
+        return f"it answered {method} with error {code}"
+    return None
+
+
 def _every(links: Links, exchange: Exchange, servers: list[str]) -> None:
     """Ask every server the same and answer with an empty result when any of them took it."""
 
@@ -260,7 +269,11 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
         raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this address", reason="invalid_cursor")
 
     def question(server: str, settle: Callable[[Any], None]) -> None:
-        whole(links, exchange, server, exchange.message, settle)
+        def done(answer: Part | Message | RpcError) -> None:
+            directory.heard(server, _missing(method, answer))
+            settle(answer)
+
+        whole(links, exchange, server, exchange.message, done)
 
     def merge(answers: dict[str, Any]) -> None:
         raws: list[bytes] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 
 __all__ = ["Directory"]
@@ -13,9 +15,11 @@ class Directory:
 
     Attributes:
         limit: Entries of one table.
+        heard: Told of every part of a list: the server, and why its part is missing; None when it came.
     """
 
     limit: int = 10_000
+    heard: Callable[[str, str | None], None] = lambda _server, _why: None
     _owners: dict[str, str] = field(factory=dict)
     _names: dict[tuple[str, str], tuple[str, str]] = field(factory=dict)
 

@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 from attrs import frozen
 
-from mcptunnel.core.aggregate import Directory, to_many
+from mcptunnel.core.aggregate import to_many
+from mcptunnel.core.directory import Directory
 from mcptunnel.core.dispatch import to_one
 from mcptunnel.core.errors import METHOD_NOT_FOUND, SESSION_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
@@ -84,9 +85,12 @@ class Relay:
         clock: Seconds, monotonic.
         mint: Makes an unguessable session id of visible ASCII.
         identity: Our own ``serverInfo`` where several servers are shown as one.
+        on_missing: Called with a server and the reason when lists of several servers have to go without its part, once
+            until they no longer do; then with None for the reason.
 
     Attributes:
         guests: Connections that end with the relay.
+        missing: Servers without which the latest list was made, and why.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class Relay:
         clock: Callable[[], float],
         mint: Callable[[], str],
         identity: dict[str, str],
+        on_missing: Callable[[str, str | None], None] = lambda _server, _why: None,
     ) -> None:
+        self.missing: Final[dict[str, str]] = {}
         self.sessions: Final[dict[str, Session]] = {}
         self.guests: Final[set[Guest]] = set()
         self.upstreams: Final = upstreams
@@ -104,6 +110,7 @@ class Relay:
         self._bounds: Final = bounds
         self._mint: Final = mint
         self._identity: Final = identity
+        self._on_missing: Final = on_missing
         self._commons: Final = _Commons(upstreams, clock)
         self._directories: Final[dict[Target, Directory]] = {}
         self.closing = False
@@ -124,7 +131,14 @@ class Relay:
                 headers=((b"Retry-After", b"30"),),
             )
         session = Session(
-            self._mint(), principal, target, self.upstreams, self._identity, self.clock, self._forget_session
+            self._mint(),
+            principal,
+            target,
+            self.upstreams,
+            self._identity,
+            self.clock,
+            self._forget_session,
+            Directory(heard=self._heard),
         )
         self.sessions[session.id] = session
         return session
@@ -157,12 +171,23 @@ class Relay:
         try:
             self._refuse_when_closing()
             if target.prefixed:
-                directory = self._directories.setdefault(target, Directory())
+                directory = self._directories.setdefault(target, Directory(heard=self._heard))
                 to_many(self._commons, exchange, target, directory, self._identity)
             else:
                 to_one(self._commons, exchange, target)
         except RpcError as e:
             exchange.fail(e)
+
+    def _heard(self, server: str, why: str | None) -> None:
+        """Keep account of whose part of a list is missing."""
+        if why is None:
+            if self.missing.pop(server, None) is not None:
+                self._on_missing(server, None)
+        elif not self.closing:
+            news = server not in self.missing
+            self.missing[server] = why
+            if news:
+                self._on_missing(server, why)
 
     def _refuse_when_closing(self) -> None:
         if self.closing:

@@ -76,6 +76,7 @@ class Session:
         identity: dict[str, str],
         clock: Callable[[], float],
         on_close: Callable[[Session], None],
+        directory: Directory | None = None,
     ) -> None:
         self.id: Final = id_
         self.principal: Final = principal
@@ -89,7 +90,7 @@ class Session:
         self._identity: Final = identity
         self._clock: Final = clock
         self._on_close: Final = on_close
-        self._directory: Final = Directory()
+        self._directory: Final = Directory() if directory is None else directory
         self._asked: Final[dict[int, _Asked]] = {}
         # What the client said when it opened the session, for servers that have to hear it again.
         self._hello: bytes | None = None

@@ -168,7 +168,11 @@ class Daemon(MultiService):
                 {"version": version, "group": group, "count": count}
                 for (version, group), count in sorted(self.front.handshakes.items())
             ],
-            "servers": {name: {"links": open_links.get(name, 0)} for name in self.upstreams.servers},
+            "servers": {
+                # Missing: the latest list of several servers had to go without this one, and why.
+                name: {"links": open_links.get(name, 0), "missing": self.relay.missing.get(name)}
+                for name in self.upstreams.servers
+            },
             "generation": None if self.store is None else self.store.generation,
             "certificates": [
                 {

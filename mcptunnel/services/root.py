@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +74,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         reactor.seconds,
         lambda: secrets.token_urlsafe(32),
         {"name": "mcptunnel", "version": __version__},
+        partial(_tell_missing, log),
     )
     streams = Streams(reactor.seconds)
     sockets = McpSocketFactory(server.limits, reactor)
@@ -154,6 +156,14 @@ def build(config: Config, reactor: Any) -> Daemon:
         watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
+
+
+def _tell_missing(log: Logger, server: str, why: str | None) -> None:
+    """A list is not refused because one of its servers is down; whoever runs the daemon must hear of it."""
+    if why is None:
+        log.info("lists of several servers have the part of {server} again", server=server)
+    else:
+        log.warn("lists of several servers go without {server}: {why}", server=server, why=why)
 
 
 def _keyring(config: Config) -> Keyring:

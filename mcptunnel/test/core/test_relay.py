@@ -30,7 +30,9 @@ class Case(SynchronousTestCase):
             lambda: self.now,
             lambda: f"session-{next(ids)}",
             {"name": "us", "version": "0"},
+            lambda server, why: self.missing.append((server, why)),
         )
+        self.missing: list[tuple[str, str | None]] = []
 
     def wire(self, server: str = "a") -> FakeWire:
         return self.upstreams[server].wire
@@ -156,6 +158,56 @@ class CommonsTests(Case):
         _, two = self.ask(request("tools/call", 2, {"name": "t"}, modern=True))
         self.wire().say(line)
         self.assertEqual((one.messages, two.messages), ([line], []))
+
+
+class MissingTests(Case):
+    """Lists that have to go without a server."""
+
+    def answer(self, server: str) -> None:
+        self.wire(server).answer({"tools": []})
+
+    def listed(self) -> None:
+        """A list without session."""
+        self.ask(request("tools/list", 1, modern=True), BOTH)
+
+    def test_a_server_is_told_of_once_until_it_is_back(self) -> None:
+        """The reason that is kept is the latest."""
+        for _ in range(2):
+            self.listed()
+            self.answer("b")
+            self.wire("a").lose("no route")
+        self.assertEqual(self.missing, [("a", "server a is unavailable: no route")])
+        self.listed()
+        self.answer("b")
+        self.wire("a").answer(error={"code": -32603, "message": "secret"})
+        self.assertEqual(self.relay.missing, {"a": "it answered tools/list with error -32603"})
+        self.assertEqual(len(self.missing), 1)
+        self.listed()
+        self.answer("a")
+        self.assertEqual((self.missing[1:], self.relay.missing), ([("a", None)], {}))
+
+    def test_sessions_and_stateless_calls_count_alike(self) -> None:
+        """It is the same server; one that does not answer in time is missing too."""
+        exchange, _ = make_exchange(request("tools/list", 1))
+        self.relay.open(ANONYMOUS, BOTH).request(exchange)
+        self.answer("b")
+        self.now += 10.1
+        self.relay.sweep()
+        self.assertEqual([server for server, _ in self.missing], ["a"])
+        self.assertIn("no sign of life", self.relay.missing["a"])
+        self.listed()
+        self.answer("a")
+        self.assertEqual(self.missing[1:], [("a", None)])
+
+    def test_a_server_that_has_no_such_list_is_not_missing(self) -> None:
+        """Nor is one whose client has left, or everything when the daemon stops."""
+        self.listed()
+        self.wire("a").answer(error={"code": -32601, "message": "no prompts here"})
+        exchange, _ = self.ask(request("tools/list", 2, modern=True), BOTH)
+        exchange.abandon()
+        self.listed()
+        self.relay.close()
+        self.assertEqual((self.missing, self.relay.missing), ([], {}))
 
 
 class CloseTests(Case):

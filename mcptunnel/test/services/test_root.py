@@ -7,15 +7,17 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
 from mcptunnel.config.schema import Config, LoggingConfig, ServerConfig, TlsConfig
 from mcptunnel.core.record import Record
+from mcptunnel.core.routing import targets
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, NOW, mint
+from mcptunnel.testing import make_exchange, request, response
 
 
 class RootCase(SynchronousTestCase):
@@ -110,6 +112,32 @@ class DetailsTests(RootCase):
         self.assertEqual(daemon.details()["generation"], 1)
         daemon.store.swap([mint("b.test", names=["b.test"], **LONG).material(self.mktemp())])
         self.assertEqual(daemon.details()["generation"], 2)
+
+    def test_a_server_that_is_missing_from_lists_is_named_in_details_and_log(self) -> None:
+        """With the reason; and again when it is back."""
+        config = load_text("mcpServers: {a: {url: 'http://127.0.0.1:1/mcp'}, b: {url: 'http://127.0.0.1:2/mcp'}}")
+        daemon = self.build(config)
+        exchange, _ = make_exchange(request("tools/list", 1, modern=True), era="modern")
+        daemon.relay.stateless(exchange, targets(["a", "b"])["/mcp"])
+        link = next(link for link in daemon.relay.links() if link.server == "a")
+        with capturedLogs() as events:
+            link.lost("no route")
+        (event,) = [event for event in events if event.get("server") == "a"]
+        self.assertEqual(
+            (event["log_level"], formatEvent(event)),
+            (LogLevel.warn, "lists of several servers go without a: server a is unavailable: no route"),
+        )
+        servers = json.loads(json.dumps(daemon.details()))["servers"]
+        self.assertEqual(servers["a"], {"links": 0, "missing": "server a is unavailable: no route"})
+        self.assertEqual(servers["b"], {"links": 1, "missing": None})
+        exchange, _ = make_exchange(request("tools/list", 1, modern=True), era="modern")
+        daemon.relay.stateless(exchange, targets(["a", "b"])["/mcp"])
+        link = next(link for link in daemon.relay.links() if link.server == "a")
+        with capturedLogs() as events:
+            link.received(response(next(iter(link.calls)), {"tools": []}))
+        self.assertEqual(
+            [formatEvent(event) for event in events], ["lists of several servers have the part of a again"]
+        )
 
 
 class LevelTests(RootCase):
