@@ -10,6 +10,7 @@ from typing import Final
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from mcptunnel.core.batch import BATCH_VERSION, decode_batch
 from mcptunnel.core.errors import INVALID_REQUEST, RequestError, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, decode, error_reply
@@ -18,6 +19,7 @@ from mcptunnel.core.principal import reaches
 from mcptunnel.core.relay import Relay
 from mcptunnel.core.routing import Target
 from mcptunnel.core.session import Session
+from mcptunnel.web.batch import Batch
 from mcptunnel.web.replies import JSON, SSE, Post, Reply, Standing, Streams, replay
 from mcptunnel.web.request import Request
 
@@ -63,7 +65,12 @@ class McpResource(Resource):
 
     def _post(self, request: Request) -> None:
         _check_types(request)
-        message = decode(request.body)
+        try:
+            message = decode(request.body)
+        except RpcError:
+            if not self._batch(request):
+                raise
+            return
         record = request.record
         record.method = message.method
         try:
@@ -76,6 +83,23 @@ class McpResource(Resource):
             # From here on the id is known, and the client waits for an answer that carries it.
             record.error, record.code = e.reason, e.code
             request.respond(e.status if e.status != 200 else 400, JSON, error_reply(e, message.id_raw), e.headers)
+
+    def _batch(self, request: Request) -> bool:
+        """Serve the body as a batch; False when it is none, or the session is not of the revision that has them."""
+        if request.body.lstrip(b" \t\n\r")[:1] != b"[" or request.header(b"mcp-session-id") is None:
+            return False
+        lines = request.headers_named(b"mcp-protocol-version")
+        if lines not in ([], [BATCH_VERSION.encode()]):
+            return False
+        session = self._session(request)
+        if session.version != BATCH_VERSION:
+            return False
+        messages = decode_batch(request.body)
+        for message in messages:
+            era_of_request(request.headers_named, message)
+        request.record.era = "legacy"
+        Batch(request, self._streams, session).serve(messages)
+        return True
 
     def _modern(self, request: Request, message: Message) -> None:
         check_headers(message, request.headers_named)
