@@ -270,7 +270,7 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
 
     def question(server: str, settle: Callable[[Any], None]) -> None:
         def done(answer: Part | Message | RpcError) -> None:
-            directory.heard(server, _missing(method, answer))
+            directory.heard(server, method, _missing(method, answer))
             settle(answer)
 
         whole(links, exchange, server, exchange.message, done)

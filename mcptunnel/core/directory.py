@@ -15,11 +15,11 @@ class Directory:
 
     Attributes:
         limit: Entries of one table.
-        heard: Told of every part of a list: the server, and why its part is missing; None when it came.
+        heard: Told of every part of a list: the server, the method, and why the part is missing; None when it came.
     """
 
     limit: int = 10_000
-    heard: Callable[[str, str | None], None] = lambda _server, _why: None
+    heard: Callable[[str, str, str | None], None] = lambda _server, _method, _why: None
     _owners: dict[str, str] = field(factory=dict)
     _names: dict[tuple[str, str], tuple[str, str]] = field(factory=dict)
 

@@ -90,7 +90,6 @@ class Relay:
 
     Attributes:
         guests: Connections that end with the relay.
-        missing: Servers without which the latest list was made, and why.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class Relay:
         identity: dict[str, str],
         on_missing: Callable[[str, str | None], None] = lambda _server, _why: None,
     ) -> None:
-        self.missing: Final[dict[str, str]] = {}
         self.sessions: Final[dict[str, Session]] = {}
         self.guests: Final[set[Guest]] = set()
         self.upstreams: Final = upstreams
@@ -111,6 +109,8 @@ class Relay:
         self._mint: Final = mint
         self._identity: Final = identity
         self._on_missing: Final = on_missing
+        # Server to method to reason.
+        self._missing: Final[dict[str, dict[str, str]]] = {}
         self._commons: Final = _Commons(upstreams, clock)
         self._directories: Final[dict[Target, Directory]] = {}
         self.closing = False
@@ -178,16 +178,24 @@ class Relay:
         except RpcError as e:
             exchange.fail(e)
 
-    def _heard(self, server: str, why: str | None) -> None:
-        """Keep account of whose part of a list is missing."""
-        if why is None:
-            if self.missing.pop(server, None) is not None:
-                self._on_missing(server, None)
-        elif not self.closing:
-            news = server not in self.missing
-            self.missing[server] = why
-            if news:
+    @property
+    def missing(self) -> dict[str, str]:
+        """Servers whose part of some list was missing when it was last made, and why."""
+        return {server: next(reversed(reasons.values())) for server, reasons in self._missing.items()}
+
+    def _heard(self, server: str, method: str, why: str | None) -> None:
+        """Keep account of whose part of a list is missing, each kind of list for itself."""
+        if self.closing:
+            return
+        reasons = self._missing.get(server, {})
+        reasons.pop(method, None)
+        if why is not None:
+            reasons[method] = why
+            if server not in self._missing:
+                self._missing[server] = reasons
                 self._on_missing(server, why)
+        elif not reasons and self._missing.pop(server, None) is not None:
+            self._on_missing(server, None)
 
     def _refuse_when_closing(self) -> None:
         if self.closing:

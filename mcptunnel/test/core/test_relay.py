@@ -186,6 +186,20 @@ class MissingTests(Case):
         self.answer("a")
         self.assertEqual((self.missing[1:], self.relay.missing), ([("a", None)], {}))
 
+    def test_a_server_with_one_list_that_fails_is_told_of_once(self) -> None:
+        """However often its other lists come: it is back when all that failed have come."""
+        for _ in range(2):
+            self.listed()
+            self.answer("a")
+            self.answer("b")
+            self.ask(request("prompts/list", 1, modern=True), BOTH)
+            self.wire("a").answer(error={"code": -32603, "message": "no"})
+            self.wire("b").answer({"prompts": []})
+        self.assertEqual(self.missing, [("a", "it answered prompts/list with error -32603")])
+        self.ask(request("prompts/list", 1, modern=True), BOTH)
+        self.wire("a").answer({"prompts": []})
+        self.assertEqual((self.missing[1:], self.relay.missing), ([("a", None)], {}))
+
     def test_sessions_and_stateless_calls_count_alike(self) -> None:
         """It is the same server; one that does not answer in time is missing too."""
         exchange, _ = make_exchange(request("tools/list", 1))
