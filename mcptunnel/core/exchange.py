@@ -72,6 +72,7 @@ class Exchange:
         touched: When the server last gave a sign of life for it.
         streamed: The server answers with an event stream of its own; a reply that has the choice is one, too.
         on_stream: Called when that stream has shown life without the response: more is to be waited for.
+        on_break: Called when the server has ended that stream to go on with it on another connection.
     """
 
     message: Message
@@ -88,6 +89,7 @@ class Exchange:
     touched: float = 0.0
     streamed: bool = False
     on_stream: Callable[[], None] | None = None
+    on_break: Callable[[], None] | None = None
     done: bool = False
     _paused: bool = False
     _ended: list[Callable[[Exchange], None]] = field(factory=list)
@@ -105,6 +107,11 @@ class Exchange:
         """The server's own stream lives, and the response is not there yet."""
         if self.on_stream is not None and not self.done:
             self.on_stream()
+
+    def break_stream(self) -> None:
+        """The server has sent its client away for a while; the response is still to come."""
+        if self.on_break is not None and not self.done:
+            self.on_break()
 
     def finish(self, reply: Message) -> None:
         """Pass on the server's response, which already carries the client's id."""

@@ -32,6 +32,13 @@ _SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,1024}")
 LISTEN_BACKOFF: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 # How long a server may keep a stream open after the response, or after the call has been cancelled.
 LEAVE_SECONDS: Final = 5.0
+# Until we ask for the rest of a stream that a server has ended early: what it says, within bounds, or this.
+RETURN_SECONDS: Final = 1.0
+_RETURN_BOUNDS: Final = (0.1, 30.0)
+# Returns in a row that brought no event at all, not even one without data: then nothing will come.
+RETURNS: Final = 3
+# An event id goes into a header of the next request.
+_EVENT_ID: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?")
 
 
 class HttpUpstream:
@@ -99,6 +106,8 @@ class HttpWire:
         self.session: bytes | None = None
         self._transfers: Final[dict[int, Transfer]] = {}
         self._telling: Final[set[Transfer]] = set()
+        self._returning: Final[dict[int, IDelayedCall]] = {}
+        self._paused: Final[set[int]] = set()
         self._held: list[tuple[bytes, int | None, Exchange | None]] | None = None
         self._standing: _Standing | None = None
         self._closed = False
@@ -162,16 +171,34 @@ class HttpWire:
             transfer.abort()
         return True
 
+    def come_back(self, number: int, seconds: float, last: bytes, answer: _Answer) -> None:
+        """Ask for the rest of the stream of call ``number``, as its server wants it (2025-11-25, "polling")."""
+
+        def ask() -> None:
+            del self._returning[number]
+            if number not in self.link.calls:
+                # Cancelled or timed out; the server knows.
+                return
+            transfer = self.upstream.get(self._lines() + b"Last-Event-ID: %b\r\n" % last, answer)
+            if number in self.link.calls:
+                self._transfers[number] = transfer
+                if number in self._paused:
+                    transfer.pause()
+
+        self._returning[number] = self.upstream.clock.callLater(seconds, ask)
+
     def settled(self, number: int) -> None:
         """The answer to ``number`` is complete."""
         self._transfers.pop(number, None)
 
     def pause(self, number: int) -> None:
+        self._paused.add(number)
         transfer = self._transfers.get(number)
         if transfer is not None:
             transfer.pause()
 
     def resume(self, number: int) -> None:
+        self._paused.discard(number)
         transfer = self._transfers.get(number)
         if transfer is not None:
             transfer.resume()
@@ -194,6 +221,9 @@ class HttpWire:
             transfer.abort()
         self._transfers.clear()
         self._telling.clear()
+        for later in self._returning.values():
+            later.cancel()
+        self._returning.clear()
         if self._standing is not None:
             self._standing.stop()
         if self.session is not None:
@@ -224,9 +254,13 @@ class _Answer:
         self._size = 0
         self._events: sse.Decoder | None = None
         self._json = False
+        self._last: bytes | None = None
+        self._retry = RETURN_SECONDS
+        self._in_vain = 0
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
+        self._events = None
         wire = self._wire
         exchange = wire.link.calls.get(self._number)
         opening = exchange is not None and exchange.message.method == "initialize"
@@ -247,7 +281,12 @@ class _Answer:
             events: list[sse.Event] = []
             try:
                 events = self._events.feed(chunk)
+                self._in_vain = 0 if events else self._in_vain
                 for event in events:
+                    if event.id is not None and _EVENT_ID.fullmatch(event.id):
+                        self._last = event.id
+                    if event.retry is not None:
+                        self._retry = event.retry / 1000
                     if event.data:
                         self._wire.link.received(event.data, self._number)
             except ValueError as e:
@@ -276,7 +315,19 @@ class _Answer:
         link, number, status = self._wire.link, self._number, self._status
         self._wire.settled(number)
         body = b"".join(self._body)
-        if self._events is not None:
+        exchange = link.calls.get(number)
+        if (
+            self._events is not None
+            and self._last is not None
+            and self._in_vain < RETURNS
+            and exchange is not None
+            and link.era == "legacy"
+        ):
+            self._in_vain += 1
+            shortest, longest = _RETURN_BOUNDS
+            self._wire.come_back(number, min(max(self._retry, shortest), longest), self._last, self)
+            exchange.break_stream()
+        elif self._events is not None:
             # Nothing when the response has been among the events.
             link.failed(number, "it closed the event stream without a response")
         elif status in (401, 403):

@@ -200,6 +200,7 @@ class Reply(Post):
         self.exchanges.append(exchange)
         if self._session is not None and not self._opening():
             exchange.on_stream = self._show_life
+            exchange.on_break = self._break_off
 
     # --- Sink
 
@@ -251,6 +252,13 @@ class Reply(Post):
     def _show_life(self) -> None:
         if not self._lost and not self._streaming:
             self.keep_alive()
+
+    def _break_off(self) -> None:
+        """As the server does: a client that was given the place comes back for the rest (2025-11-25, "polling")."""
+        if self._session is not None and self._session.primes and self._streaming and not self._lost:
+            self._request.on_lost = None
+            _finish(self._request)
+            super()._gone()
 
     def keep_alive(self) -> None:
         if self._opening() and not self._streaming:

@@ -117,6 +117,101 @@ class FormTests(Case):
         self.assertEqual((sink.answered, exchange.streamed, begun), (True, True, []))
 
 
+class PollingTests(Case):
+    """A server ends the stream of a call early, and wants us back for the rest (2025-11-25)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.initialize("Mcp-Session-Id: s")
+        self.exchange, self.sink = self.ask(request("tools/call", "x", {"name": "t"}))
+        self.breaks = 0
+        self.exchange.on_break = self.broken
+        self.server.take()
+        self.server.send(STREAM + chunk(b"retry: 500\nid: e-1\ndata: \n\n"))
+
+    def broken(self) -> None:
+        self.breaks += 1
+
+    def wait(self, seconds: float) -> None:
+        self.origin.clock.advance(seconds)
+
+    def test_we_come_back_with_the_last_id_when_the_server_says(self) -> None:
+        """And again, until there is a response."""
+        self.server.send(event(notification("notifications/message", {"n": 1})) + END)
+        self.assertEqual((self.breaks, self.sink.answered), (1, False))
+        self.wait(0.4)
+        self.assertEqual(self.server.take(), b"")
+        self.wait(0.1)
+        head = self.server.take()
+        self.assertTrue(head.startswith(b"GET /mcp?x=1 HTTP/1.1\r\n"))
+        self.assertIn(b"\r\nMcp-Session-Id: s\r\nMCP-Protocol-Version: 2025-06-18\r\nLast-Event-ID: e-1\r\n", head)
+        self.server.send(STREAM + chunk(b"id: e-2\ndata: \n\n") + END)
+        self.wait(0.5)
+        self.assertIn(b"\r\nLast-Event-ID: e-2\r\n", self.server.take())
+        self.server.send(STREAM + event(response(2, {"ok": 1})) + END)
+        self.assertEqual((self.sink.answer, self.breaks), ({"jsonrpc": "2.0", "id": "x", "result": {"ok": 1}}, 2))
+        self.assertEqual([m["params"] for m in self.sink.heard], [{"n": 1}])
+
+    def test_a_server_that_never_says_anything_again_has_failed(self) -> None:
+        """After a few attempts."""
+        self.server.send(END)
+        for _ in range(3):
+            self.assertFalse(self.sink.answered)
+            self.wait(0.5)
+            self.server.take()
+            self.server.send(STREAM + END)
+        self.assertIn("without a response", self.sink.answer["error"]["message"])
+        self.wait(60)
+        self.assertEqual(self.server.take(), b"")
+
+    def test_a_refusal_to_go_on_is_the_end_of_the_call(self) -> None:
+        """At once."""
+        self.server.send(END)
+        self.wait(0.5)
+        self.server.take()
+        self.server.answer(b"", 405)
+        self.assertIn("HTTP status 405", self.sink.answer["error"]["message"])
+
+    def test_nobody_comes_back_for_what_is_not_wanted(self) -> None:
+        """Cancelled, or the link is closed."""
+        self.server.send(END)
+        self.exchange.abandon()
+        self.server.take()
+        self.wait(1)
+        self.assertNotIn(b"Last-Event-ID", self.server.take())
+        self.setUp()
+        self.server.send(END)
+        self.link.close()
+        self.assertEqual(self.origin.clock.getDelayedCalls(), [])
+
+    def test_the_wait_is_within_bounds(self) -> None:
+        """Whatever the server asks for."""
+        for asked, least, most in ((b"0", 0.05, 0.05), (b"999999999", 29.9, 0.1)):
+            self.setUp()
+            self.server.send(chunk(b"retry: %b\nid: e\ndata: \n\n" % asked) + END)
+            self.wait(least)
+            self.assertEqual(self.server.take(), b"")
+            self.wait(most)
+            self.assertIn(b"Last-Event-ID: e\r\n", self.server.take())
+
+    def test_an_id_that_is_no_header_value_is_none(self) -> None:
+        """The last good one stands."""
+        self.server.send(chunk(b"id: a\x01b\ndata: \n\nid: \xc3\xa9\ndata: \n\nid: \ndata: \n\n") + END)
+        self.wait(0.5)
+        self.assertIn(b"Last-Event-ID: e-1\r\n", self.server.take())
+
+    def test_who_is_slow_stays_slow(self) -> None:
+        """On the new connection as well."""
+        self.exchange.pause()
+        self.exchange.resume()
+        self.server.send(END)
+        self.exchange.pause()
+        self.wait(0.5)
+        self.assertTrue(self.server.transport.paused)
+        self.exchange.resume()
+        self.assertFalse(self.server.transport.paused)
+
+
 class LegacyHeadTests(Case):
     """What goes out."""
 

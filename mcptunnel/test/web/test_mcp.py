@@ -705,6 +705,29 @@ class ReplayTests(Case):
             self.streams.sweep()
             self.assertTrue(self.client.received().endswith(expected + b"\r\n"))
 
+    def test_a_server_that_sends_its_client_away_sends_ours_away_too(self) -> None:
+        """It comes back for the rest, whether that is there already or not; older clients stay."""
+        for version, answered in (("2025-11-25", False), ("2025-11-25", True), ("2025-06-18", False)):
+            headers = self.initialize(version)
+            self.call(headers)
+            self.wire().say(notification("notifications/message", {}), 2)
+            last = ids(self.client.received())[-1]
+            exchange = self.wire().last.exchange
+            assert exchange is not None
+            exchange.break_stream()
+            ended = self.client.received()
+            self.assertEqual(ended, b"" if version == "2025-06-18" else b"0\r\n\r\n")
+            if not ended:
+                continue
+            self.assertEqual(len(self.streams), 0)
+            if answered:
+                self.wire().answer({"ok": 1}, number=2)
+            got = self.resume(headers, last).events
+            if not answered:
+                self.wire().answer({"ok": 1}, number=2)
+                got = self.rest()
+            self.assertEqual([m["result"] for m in got], [{"ok": 1}])
+
     def test_modern_streams_have_no_ids(self) -> None:
         """They cannot be resumed: GET is refused."""
         self.modern("tools/call", {"name": "t", "_meta": {"progressToken": 1}})
