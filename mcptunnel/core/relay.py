@@ -19,6 +19,7 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, error_reply
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
+from mcptunnel.core.replay import Budget
 from mcptunnel.core.routing import Target
 from mcptunnel.core.session import Session
 
@@ -101,6 +102,7 @@ class Relay:
         identity: dict[str, str],
         on_missing: Callable[[str, str | None], None] = lambda _server, _why: None,
     ) -> None:
+        self._replays: Final = Budget()
         self.sessions: Final[dict[str, Session]] = {}
         self.guests: Final[set[Guest]] = set()
         self.upstreams: Final = upstreams
@@ -139,6 +141,7 @@ class Relay:
             self.clock,
             self._forget_session,
             Directory(heard=self._heard),
+            self._replays,
         )
         self.sessions[session.id] = session
         return session

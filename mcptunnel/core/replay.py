@@ -2,7 +2,7 @@
 
 MCP 2025-03-26 … 2025-11-25, Transports, "Resumability and Redelivery": an event's id names its session, its stream and
 its place in it; replaying gives the later events of that one stream. One store per session, bounded in events and
-bytes for all of its streams together; the oldest event makes room.
+bytes for all of its streams together, and a budget for the stores of all sessions; the oldest event makes room.
 """
 
 from __future__ import annotations
@@ -14,15 +14,32 @@ from typing import Final
 
 from mcptunnel.core import sse
 
-__all__ = ["EVENTS", "KEPT_BYTES", "RETRY_MILLISECONDS", "Replay", "Trail"]
+__all__ = ["BUDGET_BYTES", "EVENTS", "KEPT_BYTES", "RETRY_MILLISECONDS", "Budget", "Replay", "Trail"]
 
 # Of one session. The latest event is kept whatever its size: it may be the response that the client has missed.
 EVENTS: Final = 256
 KEPT_BYTES: Final = 1 << 20
+# Of all sessions together; beyond it each keeps its latest event only.
+BUDGET_BYTES: Final = 64 << 20
 # How long a client waits before it connects again: what the official SDKs do on their own.
 RETRY_MILLISECONDS: Final = 1000
 
 _EVENT_ID: Final = re.compile(rb"([0-9a-f]{12})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,9})")
+
+
+class Budget:
+    """What all stores together may keep.
+
+    Attributes:
+        limit: Bytes.
+        used: Bytes that are kept now.
+    """
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = BUDGET_BYTES) -> None:
+        self.limit: Final = limit
+        self.used = 0
 
 
 class Trail:
@@ -87,12 +104,14 @@ class Replay:
 
     Args:
         session: The session's id; event ids of another session are none here.
+        budget: Shared with the stores of other sessions.
 
     Attributes:
         standing: The stream of messages that belong to no request; it is always known.
     """
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, budget: Budget) -> None:
+        self._budget: Final = budget
         # A digest: the session's id is a secret, event ids end up in logs.
         self._name: Final = blake2s(session.encode(), digest_size=6).hexdigest().encode("ascii")
         self._next = 1
@@ -130,8 +149,19 @@ class Replay:
         """An event of ``trail`` is kept from now on; others may have to go."""
         self._order.append(trail)
         self._bytes += size
-        while len(self._order) > 1 and (len(self._order) > EVENTS or self._bytes > KEPT_BYTES):
-            self._bytes -= self._order.popleft().drop_oldest()
+        budget = self._budget
+        budget.used += size
+        while len(self._order) > 1 and (
+            len(self._order) > EVENTS or self._bytes > KEPT_BYTES or budget.used > budget.limit
+        ):
+            dropped = self._order.popleft().drop_oldest()
+            self._bytes -= dropped
+            budget.used -= dropped
+
+    def close(self) -> None:
+        """The session is over: give back what it has kept."""
+        self._budget.used -= self._bytes
+        self._bytes = 0
 
     def forget(self, trail: Trail) -> None:
         """``trail`` can no longer be found. What it holds makes room in its turn."""

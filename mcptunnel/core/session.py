@@ -18,7 +18,7 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Id, Message, decode, error_reply, splice
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.principal import Principal
-from mcptunnel.core.replay import Replay
+from mcptunnel.core.replay import Budget, Replay
 from mcptunnel.core.routing import Target
 
 __all__ = ["BACKLOG", "Session", "StandingSink"]
@@ -77,6 +77,7 @@ class Session:
         clock: Callable[[], float],
         on_close: Callable[[Session], None],
         directory: Directory | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.id: Final = id_
         self.principal: Final = principal
@@ -91,6 +92,7 @@ class Session:
         self._clock: Final = clock
         self._on_close: Final = on_close
         self._directory: Final = Directory() if directory is None else directory
+        self._budget: Final = Budget() if budget is None else budget
         self._asked: Final[dict[int, _Asked]] = {}
         # What the client said when it opened the session, for servers that have to hear it again.
         self._hello: bytes | None = None
@@ -141,7 +143,7 @@ class Session:
     @cached_property
     def replay(self) -> Replay:
         """What was said on event streams; made when there is one, since most replies are none."""
-        return Replay(self.id)
+        return Replay(self.id, self._budget)
 
     @property
     def primes(self) -> bool:
@@ -324,4 +326,6 @@ class Session:
         standing, self._standing = self._standing, None
         if standing is not None:
             standing.end()
+        if "replay" in self.__dict__:
+            self.replay.close()
         self._on_close(self)

@@ -23,7 +23,7 @@ from mcptunnel.web.batch import Batch
 from mcptunnel.web.replies import JSON, SSE, Post, Reply, Standing, Streams, replay
 from mcptunnel.web.request import Request
 
-__all__ = ["McpResource"]
+__all__ = ["McpResource", "accepts"]
 
 
 class McpResource(Resource):
@@ -159,7 +159,7 @@ class McpResource(Resource):
         request.record.era = era = era_of_request(request.headers_named, None)
         if era == "modern":
             raise _not_allowed(b"POST")
-        if not _accepts(request, (SSE,)):
+        if not accepts(request, (SSE,)):
             raise RpcError(
                 INVALID_REQUEST, "GET here needs Accept: text/event-stream", reason="not_acceptable", status=406
             )
@@ -210,7 +210,7 @@ def _check_types(request: Request) -> None:
     kind = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     if kind != JSON:
         raise RpcError(INVALID_REQUEST, "expected Content-Type: application/json", reason="media_type", status=415)
-    if not _accepts(request, (JSON, SSE)):
+    if not accepts(request, (JSON, SSE)):
         raise RpcError(
             INVALID_REQUEST,
             "expected Accept: application/json, text/event-stream",
@@ -219,7 +219,7 @@ def _check_types(request: Request) -> None:
         )
 
 
-def _accepts(request: Request, wanted: tuple[bytes, ...]) -> bool:
+def accepts(request: Request, wanted: tuple[bytes, ...]) -> bool:
     """Whether ``Accept`` (RFC 9110 §12.5.1) admits every one of ``wanted``; absent admits everything."""
     lines = request.headers_named(b"accept")
     if not lines:

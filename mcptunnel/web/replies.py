@@ -22,7 +22,18 @@ from mcptunnel.core.replay import Trail
 from mcptunnel.core.session import BACKLOG, Session
 from mcptunnel.web.request import Request
 
-__all__ = ["JSON", "KEEPALIVE_SECONDS", "SSE", "Past", "Post", "Reply", "Standing", "Streams", "replay"]
+__all__ = [
+    "JSON",
+    "KEEPALIVE_SECONDS",
+    "SSE",
+    "STREAM_HEADERS",
+    "Past",
+    "Post",
+    "Reply",
+    "Standing",
+    "Streams",
+    "replay",
+]
 
 # Id and data of events.
 Past = Sequence[tuple[bytes, bytes]]
@@ -32,7 +43,7 @@ KEEPALIVE_SECONDS: Final = 15.0
 
 JSON: Final = b"application/json"
 SSE: Final = b"text/event-stream"
-_STREAM_HEADERS: Final = (
+STREAM_HEADERS: Final = (
     # nginx buffers what does not say this; `no-transform` keeps compressors away, which buffer too.
     (b"X-Accel-Buffering", b"no"),
     (b"Cache-Control", b"no-cache, no-transform"),
@@ -87,7 +98,7 @@ def _beginning(session: Session, trail: Trail, past: Past) -> bytes:
 
 def replay(request: Request, past: Past) -> None:
     """Answer a GET with what is kept of a stream that is over."""
-    request.respond(200, SSE, _events(past), _STREAM_HEADERS)
+    request.respond(200, SSE, _events(past), STREAM_HEADERS)
 
 
 @implementer(IPushProducer)
@@ -153,7 +164,7 @@ class Post:
         return self._trail.prime() if session.primes else b""
 
     def _open(self) -> None:
-        self._request.start_stream(200, SSE, _STREAM_HEADERS)
+        self._request.start_stream(200, SSE, STREAM_HEADERS)
         self._request.registerProducer(self, True)  # type: ignore[no-untyped-call]
 
     def _end(self) -> None:
@@ -230,7 +241,7 @@ class Reply(Post):
             status = 200 if code is None else modern_status(code)
         elif self.exchanges[0].streamed and not self._opening():
             # As the server has it. One event, so it needs no id: whoever has read that has read everything.
-            request.respond(200, SSE, sse.encode(raw, event=b"message"), _STREAM_HEADERS)
+            request.respond(200, SSE, sse.encode(raw, event=b"message"), STREAM_HEADERS)
             return
         else:
             status = 200
@@ -305,7 +316,7 @@ class Standing:
         """
         request = self._request
         request.on_lost = self._gone
-        request.start_stream(200, SSE, _STREAM_HEADERS)
+        request.start_stream(200, SSE, STREAM_HEADERS)
         request.registerProducer(self, True)  # type: ignore[no-untyped-call]
         request.write(_beginning(self._session, self._session.replay.standing, past))
         self._streams.add(self)

@@ -125,10 +125,11 @@ class Request(Reply):
 
     @cached_property
     def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        args = http.parse_qs(self.uri.partition(b"?")[2], keep_blank_values=True)
+        # twisted's own: the standard library's takes bytes for ASCII.
+        args: dict[bytes, list[bytes]] = http.parse_qs(self.uri.partition(b"?")[2], keep_blank_values=True)  # type: ignore[no-untyped-call]
         kind = self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if self.method == b"POST" and kind == _FORM:
-            args.update(http.parse_qs(self.body, keep_blank_values=True))
+            args.update(http.parse_qs(self.body, keep_blank_values=True))  # type: ignore[no-untyped-call]
         return args
 
     @cached_property

@@ -24,8 +24,8 @@ from mcptunnel.core.principal import Principal, reaches
 from mcptunnel.core.record import Record
 from mcptunnel.core.relay import Relay
 from mcptunnel.core.routing import Target
-from mcptunnel.web.mcp import _accepts
-from mcptunnel.web.replies import _STREAM_HEADERS, JSON, SSE, Streams
+from mcptunnel.web.mcp import accepts
+from mcptunnel.web.replies import JSON, SSE, STREAM_HEADERS, Streams
 from mcptunnel.web.request import Request
 
 __all__ = ["MessagesResource", "SseResource"]
@@ -56,7 +56,7 @@ class _Stream:
         """Send the head and the first event at once."""
         request = self._request
         request.on_lost = self._close
-        request.start_stream(200, SSE, _STREAM_HEADERS)
+        request.start_stream(200, SSE, STREAM_HEADERS)
         request.registerProducer(self, True)  # type: ignore[no-untyped-call]
         request.write(sse.encode(endpoint.encode("ascii"), event=b"endpoint"))
         self._streams.add(self)
@@ -141,7 +141,7 @@ class SseResource(Resource):
             RequestError: 404, 405, 406 or 503.
         """
         _check_access(request, self._target, b"GET")
-        if not _accepts(request, (SSE,)):
+        if not accepts(request, (SSE,)):
             raise RequestError(406, "not_acceptable", "GET here needs Accept: text/event-stream.")
         if self._relay.closing:
             raise RequestError(503, "stopping", "The daemon is stopping.")

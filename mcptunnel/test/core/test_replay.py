@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.replay import EVENTS, KEPT_BYTES, Replay
+from mcptunnel.core.replay import EVENTS, KEPT_BYTES, Budget, Replay
 
 
 class ReplayTests(SynchronousTestCase):
     """Two streams of one session, and a session that is another's."""
 
     def setUp(self) -> None:
-        self.replay = Replay("session-1")
+        self.replay = Replay("session-1", Budget())
         self.one, self.two = self.replay.begin(self), self.replay.begin(self)
 
     def test_what_came_after_an_event_of_its_stream_is_replayed(self) -> None:
@@ -35,7 +35,7 @@ class ReplayTests(SynchronousTestCase):
     def test_an_id_of_another_session_is_none(self) -> None:
         """Nor is one of an event that has not been, or something else altogether."""
         id_ = self.one.add(b"a")
-        other = Replay("session-2")
+        other = Replay("session-2", Budget())
         other.begin(self).add(b"secret")
         self.assertIsNone(other.find(id_))
         name = id_[:12]
@@ -90,7 +90,7 @@ class ReplayTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1, 1000, KEPT_BYTES // 2])), max_size=40))
     def test_each_replay_is_the_end_of_its_stream(self, said: list[tuple[int, int]]) -> None:
         """Whatever was said where, and however much had to go."""
-        replay = Replay("s")
+        replay = Replay("s", Budget())
         trails = [replay.standing, replay.begin(self), replay.begin(self)]
         told: list[list[tuple[bytes, bytes]]] = [[], [], []]
         for n, (which, size) in enumerate(said):
@@ -105,3 +105,28 @@ class ReplayTests(SynchronousTestCase):
                 self.assertEqual(found[1], later[len(later) - len(found[1]) :])
         kept = sum(len(data) for trail in trails for _, data in trail.after(0) or [])
         self.assertLessEqual(kept, max(KEPT_BYTES, *(len(d) for e in told for _, d in e), 0))
+
+
+class BudgetTests(SynchronousTestCase):
+    """All sessions together."""
+
+    def test_beyond_the_budget_each_session_keeps_its_latest_event(self) -> None:
+        """A session that comes late is not the one to suffer more than others; nobody goes without."""
+        budget = Budget(100)
+        first, second = Replay("s1", budget), Replay("s2", budget)
+        for _ in range(3):
+            first.standing.add(b"x" * 30)
+        self.assertEqual((len(first), budget.used), (3, 90))
+        second.standing.add(b"y" * 30)
+        self.assertEqual((len(first), len(second), budget.used), (3, 1, 120))
+        first.standing.add(b"x" * 30)
+        self.assertEqual((len(first), len(second), budget.used), (2, 1, 90))
+
+    def test_a_session_that_ends_gives_back_what_it_kept(self) -> None:
+        """Once."""
+        budget = Budget(100)
+        replay = Replay("s", budget)
+        replay.standing.add(b"x" * 60)
+        replay.close()
+        replay.close()
+        self.assertEqual(budget.used, 0)
