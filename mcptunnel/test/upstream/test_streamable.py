@@ -13,7 +13,8 @@ from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
 from mcptunnel.test.upstream.servers import Accepted, Origin
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
-from mcptunnel.upstream.streamable import LEAVE_SECONDS, LISTEN_BACKOFF, HttpUpstream
+from mcptunnel.upstream.answers import LISTEN_BACKOFF
+from mcptunnel.upstream.streamable import LEAVE_SECONDS, HttpUpstream
 
 JSON = "Content-Type: application/json"
 SSE = "Content-Type: text/event-stream"
