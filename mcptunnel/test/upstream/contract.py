@@ -6,6 +6,7 @@ A test case mixes :class:`UpstreamContract` in and says how to be the server.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,27 +32,27 @@ class Collecting:
         self.lost.append(link)
 
 
-class UpstreamContract(SynchronousTestCase):
+class UpstreamContract(SynchronousTestCase, ABC):
     """The tests. Subclasses make ``upstream`` in :meth:`setUp` and play its server."""
 
     upstream: Upstream
     now = 0.0
 
+    @abstractmethod
     def taken(self) -> list[Any]:
         """The messages that the server has received since the last time, decoded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def say(self, raw: bytes, number: int) -> None:
         """Say ``raw`` about call ``number``; a response ends that call's stream where there is one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gone(self) -> None:
         """End the connection from the server's side."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self) -> bool:
         """Whether the server has been told that this connection is over."""
-        raise NotImplementedError
 
     # --- the tests
 
