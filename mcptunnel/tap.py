@@ -9,8 +9,7 @@ from typing import Any, Final
 from twisted.application.service import IService
 from twisted.python import usage
 
-from mcptunnel.config.load import default_path, load_checked
-from mcptunnel.config.schema import Config
+from mcptunnel.config.load import load
 from mcptunnel.core.errors import TunnelError
 from mcptunnel.observe.daemonlog import DaemonLog
 from mcptunnel.services.root import build
@@ -57,8 +56,7 @@ def makeService(options: Options) -> IService:
 
 
 def _service(path: str | None, reactor: Any) -> IService:
-    found = default_path() if path is None else path
-    config = Config() if found is None else load_checked(found)
+    config = load(path)
     daemon_log.level, daemon_log.reactor = config.logging.level, reactor
     daemon = build(config, reactor)
 

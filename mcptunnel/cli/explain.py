@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mcptunnel.config.schema import Config
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 # Where the daemon looks as well when it is given no file.
-_DEFAULT_FILE: Final = "/etc/mcptunnel.yaml"
 
 # RFC 9110 §5.1 and §5.5: field-name and what a field-value may not hold.
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -63,7 +61,7 @@ def add(subparsers: _Subparsers) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", metavar="FILE", help=f"configuration; default: {_DEFAULT_FILE} if it exists, else the defaults"
+        "--config", metavar="FILE", help="configuration; default: /etc/mcptunnel.yaml if it exists, else the defaults"
     )
     parser.add_argument(
         "--peer",
@@ -125,13 +123,10 @@ def _header(text: str) -> tuple[bytes, bytes]:
 
 
 def _load(path: str | None) -> Config:
-    if path is None:
-        if not Path(_DEFAULT_FILE).exists():
-            return Config()
-        path = _DEFAULT_FILE
-    from mcptunnel.config.load import load_file  # noqa: PLC0415  # --help and --version need no YAML
+    from mcptunnel.config.load import default_path, load_file  # noqa: PLC0415  # --help and --version need no YAML
 
-    return load_file(path)
+    path = path or default_path()
+    return Config() if path is None else load_file(path)
 
 
 def _own_host(config: Config, tls: bool) -> str:

@@ -1,4 +1,4 @@
-"""Every error the daemon raises on purpose, and the one place that maps it to HTTP, JSON-RPC and WebSocket.
+"""Every error the daemon raises on purpose, and the one place that maps it to HTTP and JSON-RPC.
 
     TunnelError
     ├── ConfigError                 a configuration that is refused, with all its findings
@@ -40,7 +40,6 @@ __all__ = [
     "RpcError",
     "TunnelError",
     "UpstreamError",
-    "close_code",
     "modern_status",
     "problem",
 ]
@@ -170,14 +169,3 @@ def modern_status(code: int) -> int:
 def problem(error: RequestError) -> dict[str, Any]:
     """The JSON body of a refusal outside JSON-RPC, in the members of RFC 9457 plus ``reason``."""
     return {"type": "about:blank", "status": error.status, "reason": error.reason, "detail": error.message}
-
-
-def close_code(error: RequestError) -> int:
-    """The WebSocket close code (RFC 6455 §7.4.1) for a connection that ends because of ``error``."""
-    if error.status == 413:
-        return 1009
-    if error.status in (502, 503, 504):
-        return 1013
-    if error.status >= 500:
-        return 1011
-    return 1008

@@ -14,6 +14,7 @@ from twisted.scripts._twistd_unix import ServerOptions, UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel import tap
+from mcptunnel.config import load as config_load
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import ConfigError
 
@@ -115,7 +116,7 @@ class RefusalTests(TapCase):
 
     def test_without_a_file_the_built_in_defaults_hold(self) -> None:
         """Plain HTTP on 127.0.0.1:3000."""
-        self.patch(tap, "default_path", lambda: None)
+        self.patch(config_load, "default_path", lambda: None)
         reactor = MemoryReactorClock()
         daemon: Any = tap._service(None, reactor)
         self.assertEqual(daemon.config, Config())
@@ -126,6 +127,6 @@ class RefusalTests(TapCase):
     def test_without_a_name_the_usual_place_is_read(self) -> None:
         """If there is such a file."""
         path = self.file("server: {port: 3456}")
-        self.patch(tap, "default_path", lambda: path)
+        self.patch(config_load, "default_path", lambda: path)
         daemon: Any = tap._service(None, MemoryReactorClock())
         self.assertEqual(daemon.config.server.port, 3456)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.principal import Principal
-from mcptunnel.test.web.test_mcp import JSON, Case, Reply, chunks, ids, messages
+from mcptunnel.test.web.calls import JSON, Case, Reply, chunks, ids, messages
 from mcptunnel.testing import FakeWire, notification, request, response
 from mcptunnel.web.replies import KEEPALIVE_SECONDS
 

@@ -15,8 +15,8 @@ from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import targets
 from mcptunnel.core.session import BACKLOG
 from mcptunnel.core.sse import Decoder, Event
+from mcptunnel.test.web.calls import Reply, chunks
 from mcptunnel.test.web.sites import NOW, Connection, serve, split
-from mcptunnel.test.web.test_mcp import Reply, chunks
 from mcptunnel.testing import FakeUpstream, FakeWire, notification, request, response
 from mcptunnel.web.replies import KEEPALIVE_SECONDS, Streams
 from mcptunnel.web.sse import MessagesResource, SseResource
