@@ -7,30 +7,40 @@ message after the reply, is an error here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, get_args
 
 import msgspec
 from attrs import define, field
 
+from mcptunnel.core.commons import Commons
+from mcptunnel.core.eras import Eras
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
+from mcptunnel.core.hubs import Hubs
 from mcptunnel.core.jsonrpc import decode
-from mcptunnel.core.link import Link
+from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.mcp import CAPABILITIES_KEY, VERSION_KEY, Era
+from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.record import Record
+from mcptunnel.core.rules import Rules
+from mcptunnel.core.seal import Open, Purpose
+from mcptunnel.core.session import Surroundings
 
 __all__ = [
     "MODERN_META",
+    "FakeSeal",
     "FakeUpstream",
     "FakeWire",
     "RecordingSink",
     "Sent",
+    "know_both_eras",
     "make_exchange",
     "notification",
     "request",
     "response",
+    "surroundings",
 ]
 
 # The envelope that every modern request carries.
@@ -141,7 +151,7 @@ def make_exchange(
     sink: RecordingSink | None = None,
     era: Era = "legacy",
     principal: Principal = ANONYMOUS,
-    params_headers: Sequence[tuple[bytes, bytes]] = (),
+    params_headers: Sequence[tuple[bytes, bytes]] | None = None,
 ) -> tuple[Exchange, RecordingSink]:
     """An exchange for the request ``raw``, and the sink that takes its answers."""
     sink = RecordingSink() if sink is None else sink
@@ -151,7 +161,7 @@ def make_exchange(
         era=era,
         sink=sink,
         record=Record(),
-        params_headers=tuple(params_headers),
+        params_headers=None if params_headers is None else tuple(params_headers),
     )
     return exchange, sink
 
@@ -269,12 +279,14 @@ class FakeUpstream:
     Attributes:
         name: Its key in ``mcpServers``.
         streams: See :class:`FakeWire`.
+        rules: How it is to be spoken to; of both eras unless a test says otherwise.
         refuses: Why it cannot be started; None when it can.
         wires: One for each link, in order.
     """
 
     name: str = "fake"
     streams: bool = True
+    rules: Rules = field(factory=Rules)
     refuses: str | None = None
     wires: list[FakeWire] = field(factory=list)
 
@@ -290,3 +302,50 @@ class FakeUpstream:
     def wire(self) -> FakeWire:
         """The latest wire."""
         return self.wires[-1]
+
+
+@define(eq=False)
+class FakeSeal:
+    """A seal that keeps what it has sealed, and gives out names for it: ``session-1``, ``state-2``.
+
+    Attributes:
+        life: Number of this life of the daemon.
+        kept: What has been sealed, in all lives: the life, the purpose, the holder and the text.
+    """
+
+    life: int = 1
+    kept: dict[str, tuple[int, Purpose, str, bytes]] = field(factory=dict)
+
+    def close(self, purpose: Purpose, holder: str, text: bytes) -> str:
+        """Keep ``text``."""
+        name = f"{purpose}-{len(self.kept) + 1}"
+        self.kept[name] = self.life, purpose, holder, text
+        return name
+
+    def open(self, purpose: Purpose, holder: str, sealed: str) -> Open | None:
+        """The inverse; None for whatever was not sealed for that purpose and holder."""
+        life, for_what, whose, text = self.kept.get(sealed, (0, None, None, b""))
+        return Open(text, life == self.life) if (for_what, whose) == (purpose, holder) else None
+
+
+def know_both_eras(eras: Eras, servers: Iterable[str]) -> None:
+    """Teach ``eras`` that each of ``servers`` speaks both, so that nothing has to be found out."""
+    for server in servers:
+        for era in get_args(Era):
+            eras.learn(server, era, True)
+
+
+def surroundings(upstreams: Mapping[str, Upstream], clock: Callable[[], float]) -> Surroundings:
+    """What a session is in, with servers that are known to speak both eras."""
+    eras = Eras(upstreams)
+    know_both_eras(eras, upstreams)
+    identity = {"name": "us", "version": "0"}
+    hubs = Hubs(upstreams, eras, clock, identity, 60.0)
+    return Surroundings(
+        upstreams=upstreams,
+        eras=eras,
+        commons=Commons(upstreams, eras, hubs, Parked(clock, 100, 60.0), clock),
+        hubs=hubs,
+        identity=identity,
+        clock=clock,
+    )

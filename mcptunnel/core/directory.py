@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from attrs import define, field
 
 __all__ = ["Directory"]
+
+# Notification to the list whose names it makes doubtful.
+_CHANGED: Final = {
+    "notifications/tools/list_changed": "tools/list",
+    "notifications/prompts/list_changed": "prompts/list",
+}
 
 
 @define(eq=False)
@@ -44,3 +51,9 @@ class Directory:
     def named(self, method: str, shown: str) -> tuple[str, str] | None:
         """The server and its own name for what the list ``method`` shows as ``shown``, or None."""
         return self._names.get((method, shown))
+
+    def changed(self, server: str, notification: str | None) -> None:
+        """A server says that a list has changed: what was learned from it is asked for again when it is needed."""
+        method = _CHANGED.get(notification or "")
+        for key in [key for key, (owner, _) in self._names.items() if key[0] == method and owner == server]:
+            del self._names[key]

@@ -13,7 +13,6 @@ import msgspec
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, Span, decode, encode, loads, members, splice
-from mcptunnel.core.link import Link
 from mcptunnel.core.principal import Principal, permits
 from mcptunnel.core.routing import Target, join
 
@@ -35,8 +34,8 @@ _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class Links(Protocol):
     """Who holds the links that serve a client: its session, or the commons of stateless calls."""
 
-    def link(self, server: str) -> Link:
-        """The link to ``server``, opened when there is none."""
+    def forward(self, server: str, exchange: Exchange) -> None:
+        """Send ``exchange`` to ``server``, over a link that is opened when there is none."""
 
 
 class Item(NamedTuple):
@@ -186,7 +185,7 @@ def to_one(links: Links, exchange: Exchange, target: Target) -> None:
     authorize(exchange, server, None if named is None else named[1])
     if exchange.principal.allow is not None and message.method in LISTS:
         exchange.rewrite = filtered(message.method, server, exchange.principal)
-    links.link(server).request(exchange)
+    links.forward(server, exchange)
 
 
 def to_named(links: Links, exchange: Exchange, server: str, place: Span, name: str) -> None:
@@ -198,4 +197,4 @@ def to_named(links: Links, exchange: Exchange, server: str, place: Span, name: s
     authorize(exchange, server, name)
     message = exchange.message
     exchange.message = decode(splice(message.raw, [(place, encode(name))]))
-    links.link(server).request(exchange)
+    links.forward(server, exchange)

@@ -13,12 +13,15 @@ from typing import Final, Protocol
 from attrs import define, field
 
 from mcptunnel.core.errors import RpcError
-from mcptunnel.core.jsonrpc import Message, Span, error_reply
+from mcptunnel.core.jsonrpc import Message, Span, decode, encode, error_reply, splice
 from mcptunnel.core.mcp import Era
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
+from mcptunnel.core.seal import State
 
 __all__ = ["Call", "Exchange", "Sink"]
+
+_STATE: Final = b'"requestState"'
 
 
 class Sink(Protocol):
@@ -63,7 +66,8 @@ class Exchange:
         era: Under which rules.
         sink: Where answers go.
         record: What is remembered of it.
-        params_headers: ``Mcp-Param-*`` lines of the request (2026-07-28), which travel with the body.
+        params_headers: ``Mcp-Param-*`` lines of the request (2026-07-28), which travel with the body; None where the
+            client's transport has no headers.
         patience: Seconds of upstream silence that are borne; None for the relay's own limit, 0 for ever.
         call: The upstream side, once there is one.
         rewrite: Applied to a successful response before it leaves (list filters, prefixes).
@@ -73,6 +77,9 @@ class Exchange:
         streamed: The server answers with an event stream of its own; a reply that has the choice is one, too.
         on_stream: Called when that stream has shown life without the response: more is to be waited for.
         on_break: Called when the server has ended that stream to go on with it on another connection.
+        seal: Makes a ``requestState`` for the client that stands for something here (2026-07-28).
+        sealing: The server's own ``requestState`` in a result must be sealed before it leaves.
+        repeated: It has been sent a second time, to a server that had forgotten the session.
     """
 
     message: Message
@@ -80,7 +87,7 @@ class Exchange:
     era: Era
     sink: Sink
     record: Record
-    params_headers: tuple[tuple[bytes, bytes], ...] = ()
+    params_headers: tuple[tuple[bytes, bytes], ...] | None = None
     patience: float | None = None
     call: Call | None = None
     rewrite: Callable[[Message], bytes] | None = None
@@ -90,6 +97,9 @@ class Exchange:
     streamed: bool = False
     on_stream: Callable[[], None] | None = None
     on_break: Callable[[], None] | None = None
+    seal: Callable[[State], str] | None = None
+    sealing: bool = False
+    repeated: bool = False
     done: bool = False
     _paused: bool = False
     _ended: list[Callable[[Exchange], None]] = field(factory=list)
@@ -120,9 +130,12 @@ class Exchange:
         raw, code = reply.raw, None
         if reply.kind == "error":
             code = error_code(reply)
-        elif self.rewrite is not None:
+        elif self.rewrite is not None or (self.sealing and _STATE in raw):
             try:
-                raw = self.rewrite(reply)
+                if self.rewrite is not None:
+                    raw = self.rewrite(reply)
+                if self.sealing and self.seal is not None:
+                    raw = _sealed(raw, self.seal)
             except RpcError as e:
                 self.fail(e)
                 return
@@ -169,6 +182,16 @@ class Exchange:
     def _tell_end(self) -> None:
         for callback in self._ended:
             callback(self)
+
+
+def _sealed(raw: bytes, seal: Callable[[State], str]) -> bytes:
+    """The response with the server's ``requestState``, if it has one, in a seal of ours."""
+    reply = decode(raw)
+    span = reply.inside(reply.spans["result"], "result").get("requestState")
+    if span is None:
+        return raw
+    theirs = raw[span[0] : span[1]].decode()
+    return splice(raw, [(span, encode(seal(State("theirs", theirs))))])
 
 
 _CODE_LIMIT: Final = 1 << 31

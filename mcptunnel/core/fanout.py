@@ -47,7 +47,9 @@ def part_of(parent: Exchange, raw: bytes, sink: Sink, patience: float | None) ->
         sink=sink,
         # Of its own: what one server fails at is not what the client is told.
         record=Record(),
+        params_headers=parent.params_headers,
         patience=patience,
+        seal=parent.seal,
     )
     parent.on_end(lambda _: part.abandon())
     return part
@@ -71,7 +73,7 @@ def ask(
         done: Takes the reply as a message and our own error if that is what it says.
         patience: Seconds of silence that are borne; None for the relay's own limit.
     """
-    links.link(server).request(part_of(parent, raw, _Collect(parent, done), patience))
+    links.forward(server, part_of(parent, raw, _Collect(parent, done), patience))
 
 
 def fan_out(

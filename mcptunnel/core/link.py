@@ -11,7 +11,7 @@ takes what belongs to no call.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from mcptunnel.core.errors import UPSTREAM_TIMEOUT, UPSTREAM_UNAVAILABLE, RpcError, UpstreamError
@@ -20,15 +20,12 @@ from mcptunnel.core.jsonrpc import Message, Span, decode, splice
 from mcptunnel.core.mcp import Era, subscription_span
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
+from mcptunnel.core.rules import Rules
 
-__all__ = ["Link", "Owner", "Upstream", "Wire"]
+__all__ = ["Lane", "Link", "Owner", "Upstream", "Wire", "unavailable"]
 
 # A revision goes into a header of the next request: nothing that could end a line there.
 _VERSION: Final = re.compile(r"[\x21-\x7e]{1,64}")
-
-
-# For a server to answer an `initialize` that we repeat: as long as the first one may take behind several servers.
-INTRODUCTION_SECONDS: Final = 10.0
 
 
 class Wire(Protocol):
@@ -60,8 +57,53 @@ class Upstream(Protocol):
     def name(self) -> str:
         """Its key in ``mcpServers``."""
 
+    @property
+    def rules(self) -> Rules:
+        """How it is to be spoken to."""
+
     def connect(self, link: Link) -> Wire:
         """A wire for ``link``. Errors of connecting are told to the link later, not raised."""
+
+
+class Lane(Protocol):
+    """What carries the requests of a session to one server: a link in the client's own era, or a bridge to the other.
+
+    Attributes:
+        closed: It is gone.
+        introduced: We, not the client, have said ``initialize`` on it.
+    """
+
+    closed: bool
+    introduced: bool
+
+    @property
+    def server(self) -> str:
+        """The server's name."""
+
+    @property
+    def calls(self) -> Mapping[int, Exchange]:
+        """What is in flight and may be why the server asks something, where it does not say."""
+
+    def introduce(self, hello: bytes, principal: Principal, ready: Callable[[], None]) -> None:
+        """Open the server's session in the words that the client has said to an earlier lane.
+
+        Args:
+            hello: The client's ``initialize`` request.
+            principal: Whose it is.
+            ready: Called when the server knows all that it says, before anything else is sent.
+        """
+
+    def request(self, exchange: Exchange) -> None:
+        """Send a request of the client."""
+
+    def tell(self, raw: bytes) -> None:
+        """Send a notification, or the client's response to a request of the server."""
+
+    def listen(self) -> None:
+        """Open the way for messages that belong to no call."""
+
+    def close(self) -> None:
+        """End it from our side. Calls in flight are abandoned in silence: their owner ends them."""
 
 
 class Owner(Protocol):
@@ -70,12 +112,18 @@ class Owner(Protocol):
     def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
         """A request or notification of the server; ``exchange`` when it came on that call's own stream."""
 
+    def session_lost(self, link: Link) -> bool:
+        """The server has forgotten the session: :meth:`Link.introduce` again. False when there is nothing to say."""
+
     def link_lost(self, link: Link) -> None:
         """The link is gone for good; its calls have failed already."""
 
+    def doubted(self, link: Link) -> None:
+        """The server has refused a call in a way that puts in doubt what is known of its era."""
+
 
 class _Introduction:
-    """Takes the answer to an ``initialize`` that we say again for a client."""
+    """Takes the answer to an ``initialize`` of ours."""
 
     def __init__(self, link: Link, ready: Callable[[], None]) -> None:
         self._link: Final = link
@@ -86,10 +134,10 @@ class _Introduction:
 
     def reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:
         if error is None and code is not None:
-            error = unavailable(self._link.server, "it could not be initialized again")
-        self._link.settle(error)
-        if error is None:
-            self._ready()
+            self._link.turned_away = True
+            error = unavailable(self._link.server, f"it could not be initialized (its error {code})")
+        self._link.welcome = decode(raw)
+        self._link.settle(error, self._ready)
 
     def cancelled(self) -> None:
         """Nobody can."""
@@ -124,6 +172,9 @@ class Link:
         calls: What is in flight, by our number.
         wire: Set once, right after construction.
         introduced: We, not the client, have said ``initialize`` on it.
+        welcome: What the server has answered to that.
+        turned_away: It was an error of the server's own.
+        why: Why the link is gone; completes "server NAME is unavailable: …".
     """
 
     wire: Wire
@@ -134,10 +185,12 @@ class Link:
         self.version: str | None = None
         self.calls: Final[dict[int, Exchange]] = {}
         self.closed = False
-        self._why = "the connection to it is closed"
+        self.why = "the connection to it is closed"
         # Requests that wait for a server that must be introduced first; None when nothing has to wait.
         self._waiting: list[Exchange] | None = None
         self.introduced = False
+        self.welcome: Message | None = None
+        self.turned_away = False
         self._owner: Final = owner
         self._clock: Final = clock
         self._next = 1
@@ -153,24 +206,26 @@ class Link:
         """Send a client's request under a number of ours."""
         exchange.record.upstream = self.server
         if self.closed:
-            exchange.fail(unavailable(self.server, self._why))
+            exchange.fail(unavailable(self.server, self.why))
         elif self._waiting is not None:
+            exchange.started = exchange.touched = self._clock()
             self._waiting.append(exchange)
         else:
             self._send(exchange)
 
     def introduce(self, hello: bytes, principal: Principal, ready: Callable[[], None]) -> None:
-        """Open the server's session in the client's words, since the client has said them to an earlier link.
+        """Open the server's session ourselves: in the client's words, when it has said them to an earlier link.
 
         Requests wait until the server has answered; if it does not, they fail and the link is lost.
 
         Args:
-            hello: The client's ``initialize`` request.
+            hello: The ``initialize`` request.
             principal: Whose it is.
-            ready: Called when the server has been told that it is initialized.
+            ready: Called when the server has been told that it is initialized, before what has waited is sent.
         """
         self._waiting = []
         self.introduced = True
+        self.version = None
         self._send(
             Exchange(
                 message=decode(hello),
@@ -178,15 +233,15 @@ class Link:
                 era=self.era,
                 sink=_Introduction(self, ready),
                 record=Record(),
-                patience=INTRODUCTION_SECONDS,
             )
         )
 
-    def settle(self, error: RpcError | None) -> None:
+    def settle(self, error: RpcError | None, ready: Callable[[], None]) -> None:
         """The introduction is over: send what has waited, or fail it with ``error``."""
         waiting, self._waiting = self._waiting or [], None
         if error is None:
             self.tell(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+            ready()
         for exchange in waiting:
             if exchange.done:
                 continue
@@ -195,8 +250,33 @@ class Link:
             else:
                 exchange.fail(error)
         if error is not None and not self.closed:
-            self.lost("it could not be initialized again")
+            self.lost(error.message.removeprefix(unavailable(self.server, "").message))
             self.wire.close()
+
+    def renew(self, number: int | None, why: str) -> None:
+        """The server has forgotten our session: open another, and send call ``number`` once more.
+
+        Args:
+            number: A call that the server has refused for that reason, so that nothing of it has been delivered.
+            why: Completes "server NAME is unavailable: …", where it cannot be helped.
+        """
+        exchange = None if number is None else self.calls.pop(number, None)
+        if exchange is not None and exchange.repeated:
+            exchange.fail(unavailable(self.server, why))
+            exchange = None
+        if self._waiting is None and not self._owner.session_lost(self):
+            if exchange is not None:
+                exchange.fail(unavailable(self.server, why))
+            self.lost(why)
+            self.wire.close()
+        elif exchange is not None:
+            self.repeat(exchange)
+
+    def repeat(self, exchange: Exchange) -> None:
+        """Send ``exchange`` a second time, after the introduction where one is under way."""
+        exchange.repeated = True
+        exchange.call = None
+        self.request(exchange)
 
     def _send(self, exchange: Exchange) -> None:
         message = exchange.message
@@ -218,6 +298,11 @@ class Link:
         """Send a notification, or the client's response to a request of the server."""
         if not self.closed:
             self.wire.send(raw, None, None)
+
+    def listen(self) -> None:
+        """Open the way for messages that belong to no call."""
+        if not self.closed:
+            self.wire.listen()
 
     def cancel(self, number: int, reason: bytes | None) -> None:
         """Stop call ``number``; a response that still comes is swallowed."""
@@ -305,6 +390,8 @@ class Link:
     def refused(self, number: int, error: RpcError) -> None:
         """Call ``number`` ends with ``error``."""
         exchange = self.calls.pop(number, None)
+        if error.reason == "upstream_status":
+            self._owner.doubted(self)
         if exchange is not None:
             exchange.fail(error)
 
@@ -313,7 +400,7 @@ class Link:
         if self.closed:
             return
         self.closed = True
-        self._why = why
+        self.why = why
         for number in list(self.calls):
             self.failed(number, why)
         self._owner.link_lost(self)
@@ -328,18 +415,26 @@ class Link:
     def expire(self, now: float, silence: float, longest: float) -> None:
         """Fail what has been silent for ``silence`` seconds or has lasted ``longest``."""
         for number, exchange in list(self.calls.items()):
-            patience = silence if exchange.patience is None else exchange.patience
-            if patience and (now - exchange.touched > patience or now - exchange.started > longest):
-                exchange.fail(
-                    UpstreamError(
-                        UPSTREAM_TIMEOUT,
-                        f"server {self.server} gave no sign of life for {patience:g} s (server.limits.request_timeout)"
-                        if now - exchange.touched > patience
-                        else f"server {self.server} took longer than {longest:g} s (server.limits.request_max_time)",
-                        reason="upstream_timeout",
-                    )
-                )
+            error = self._overdue(exchange, now, silence, longest)
+            if error is not None:
+                exchange.fail(error)
                 self.cancel(number, b'"timed out"')
+        if self._waiting:
+            for exchange in self._waiting:
+                if (error := self._overdue(exchange, now, silence, longest)) is not None:
+                    exchange.fail(error)
+            self._waiting = [exchange for exchange in self._waiting if not exchange.done]
+
+    def _overdue(self, exchange: Exchange, now: float, silence: float, longest: float) -> UpstreamError | None:
+        patience = silence if exchange.patience is None else exchange.patience
+        if not patience or (now - exchange.touched <= patience and now - exchange.started <= longest):
+            return None
+        what = (
+            f"gave no sign of life for {patience:g} s (request_timeout)"
+            if now - exchange.touched > patience
+            else f"took longer than {longest:g} s (request_max_time)"
+        )
+        return UpstreamError(UPSTREAM_TIMEOUT, f"server {self.server} {what}", reason="upstream_timeout")
 
 
 def unavailable(server: str, why: str) -> UpstreamError:

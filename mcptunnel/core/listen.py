@@ -106,7 +106,7 @@ class _Subscription:
             self._open.append(part)
         self._silent.update(self._open)
         for server, part in zip(questions, list(self._open), strict=True):
-            links.link(server).request(part.exchange)
+            links.forward(server, part.exchange)
 
     # --- from the client (Call)
 

@@ -24,9 +24,13 @@ from mcptunnel.core.jsonrpc import Message, Span
 
 __all__ = [
     "CAPABILITIES_KEY",
+    "INFO_KEY",
     "LATEST_LEGACY",
     "LEGACY_VERSIONS",
+    "LEVELS",
+    "LEVEL_KEY",
     "MODERN_VERSIONS",
+    "SERVER_KEY",
     "SUBSCRIPTION_KEY",
     "VERSION_KEY",
     "Era",
@@ -51,7 +55,13 @@ MODERN_VERSIONS: Final = ("2026-07-28",)
 
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+INFO_KEY: Final = "io.modelcontextprotocol/clientInfo"
+LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
+SERVER_KEY: Final = "io.modelcontextprotocol/serverInfo"
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
+
+# Levels of log messages (RFC 5424), from the most verbose to the gravest.
+LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 # MCP 2026-07-28, Transports, "Standard headers": the member that Mcp-Name repeats.
 _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}

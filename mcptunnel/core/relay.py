@@ -12,16 +12,24 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from mcptunnel.core.aggregate import to_many
+from mcptunnel.core.batch import BATCH_VERSION
+from mcptunnel.core.commons import Commons
 from mcptunnel.core.directory import Directory
 from mcptunnel.core.dispatch import to_one
-from mcptunnel.core.errors import METHOD_NOT_FOUND, SESSION_NOT_FOUND, RpcError
+from mcptunnel.core.envelope import PARTS
+from mcptunnel.core.eras import Eras
+from mcptunnel.core.errors import SESSION_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.jsonrpc import Message, error_reply
+from mcptunnel.core.hubs import Hubs
+from mcptunnel.core.jsonrpc import decode, splice
 from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.mcp import subject
+from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import Principal
-from mcptunnel.core.replay import Budget
 from mcptunnel.core.routing import Target
-from mcptunnel.core.session import Session
+from mcptunnel.core.seal import Seal, open_state, seal_state
+from mcptunnel.core.session import Session, Surroundings
+from mcptunnel.core.session_ids import mint, read
 
 __all__ = ["Bounds", "Guest", "Relay"]
 
@@ -34,6 +42,8 @@ class Bounds:
     session_idle: float = 1800.0
     silence: float = 120.0
     longest: float = 3600.0
+    parked: int = 1000
+    input_patience: float = 600.0
 
 
 class Guest(Protocol):
@@ -43,48 +53,14 @@ class Guest(Protocol):
         """Say goodbye; called once."""
 
 
-class _Commons:
-    """Links of the modern era: stateless, so one per server serves everybody."""
-
-    def __init__(self, upstreams: Mapping[str, Upstream], clock: Callable[[], float]) -> None:
-        self._upstreams: Final = upstreams
-        self._clock: Final = clock
-        self.links: Final[dict[str, Link]] = {}
-
-    def link(self, server: str) -> Link:
-        """The link to ``server``, opened when there is none or the last one was lost."""
-        link = self.links.get(server)
-        if link is None:
-            link = Link.open(self._upstreams[server], "modern", self, self._clock)
-            if not link.closed:
-                self.links[server] = link
-        return link
-
-    def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
-        """What belongs to no call. Servers ask nothing in this era (2026-07-28 removed server-to-client requests)."""
-        if message.kind == "request":
-            error = RpcError(METHOD_NOT_FOUND, "this revision has no requests from servers", reason="era")
-            link.tell(error_reply(error, message.id_raw))
-            return
-        # A log line of a shared connection does not say whose call it is about: only a lone call may have it.
-        alone = [call for call in link.calls.values() if not call.done and call.patience != 0]
-        if message.method == "notifications/message" and len(alone) == 1:
-            alone[0].emit(message.raw)
-
-    def link_lost(self, link: Link) -> None:
-        """The next call opens another."""
-        if self.links.get(link.server) is link:
-            del self.links[link.server]
-
-
 class Relay:
     """Sessions, links and their bounds.
 
     Args:
         upstreams: The servers by name.
         bounds: How much and how long.
-        clock: Seconds, monotonic.
-        mint: Makes an unguessable session id of visible ASCII.
+        clock: Seconds since the epoch, since what is sealed says until when it holds.
+        seal: Seals the ids of sessions and what clients bring back.
         identity: Our own ``serverInfo`` where several servers are shown as one.
         on_missing: Called with a server and the reason when lists of several servers have to go without its part, once
             until they no longer do; then with None for the reason.
@@ -98,32 +74,57 @@ class Relay:
         upstreams: Mapping[str, Upstream],
         bounds: Bounds,
         clock: Callable[[], float],
-        mint: Callable[[], str],
+        seal: Seal,
         identity: dict[str, str],
         on_missing: Callable[[str, str | None], None] = lambda _server, _why: None,
     ) -> None:
-        self._replays: Final = Budget()
         self.sessions: Final[dict[str, Session]] = {}
         self.guests: Final[set[Guest]] = set()
         self.upstreams: Final = upstreams
         self.clock: Final = clock
+        self.eras: Final = Eras(upstreams)
         self._bounds: Final = bounds
-        self._mint: Final = mint
+        self._seal: Final = seal
         self._identity: Final = identity
         self._on_missing: Final = on_missing
         # Server to method to reason.
         self._missing: Final[dict[str, dict[str, str]]] = {}
-        self._commons: Final = _Commons(upstreams, clock)
+        self._parked: Final = Parked(clock, bounds.parked, bounds.input_patience)
+        self._hubs: Final = Hubs(upstreams, self.eras, clock, identity, bounds.session_idle)
+        self._commons: Final = Commons(upstreams, self.eras, self._hubs, self._parked, clock)
+        self._around: Final = Surroundings(
+            upstreams=upstreams,
+            eras=self.eras,
+            commons=self._commons,
+            hubs=self._hubs,
+            identity=identity,
+            clock=clock,
+            patience=bounds.input_patience,
+        )
         self._directories: Final[dict[Target, Directory]] = {}
+        # Sessions of an earlier life that have ended in this one; the oldest makes room.
+        self._ended: Final[dict[str, None]] = {}
+        # Modern requests that are not answered yet.
+        self._active: Final[set[Exchange]] = set()
         self.closing = False
 
-    def open(self, principal: Principal, target: Target) -> Session:
+    def open(self, principal: Principal, target: Target, hello: bytes | None = None) -> Session:
         """A new session.
+
+        Args:
+            principal: Whose it is.
+            target: What it sees.
+            hello: The client's ``initialize`` request, where the client shows the session's id later: the id holds it,
+                so that another daemon with the same keys can go on with the session.
 
         Raises:
             RpcError: There are too many, or the daemon is stopping.
         """
         self._refuse_when_closing()
+        self._refuse_more()
+        return self._begin(mint(self._seal, principal, target, hello, self.clock()), principal, target)
+
+    def _refuse_more(self) -> None:
         if len(self.sessions) >= self._bounds.sessions:
             raise RpcError(
                 -32000,
@@ -132,31 +133,32 @@ class Relay:
                 status=503,
                 headers=((b"Retry-After", b"30"),),
             )
-        session = Session(
-            self._mint(),
-            principal,
-            target,
-            self.upstreams,
-            self._identity,
-            self.clock,
-            self._forget_session,
-            Directory(heard=self._heard),
-            self._replays,
-        )
+
+    def _begin(self, id_: str, principal: Principal, target: Target) -> Session:
+        session = Session(id_, principal, target, self._around, self._forget_session, Directory(heard=self._heard))
         self.sessions[session.id] = session
         return session
 
     def _forget_session(self, session: Session) -> None:
-        self.sessions.pop(session.id, None)
+        if self.sessions.pop(session.id, None) is not None and session.resumed:
+            while len(self._ended) >= self._bounds.sessions:
+                del self._ended[next(iter(self._ended))]
+            self._ended[session.id] = None
 
-    def find(self, id_: str, principal: Principal, target: Target) -> Session:
-        """The session a client shows.
+    def find(self, id_: str, principal: Principal, target: Target, version: str | None = None) -> Session:
+        """The session a client shows; one of an earlier life of the daemon is gone on with.
+
+        Args:
+            id_: What the client shows.
+            principal: Who shows it.
+            target: Where.
+            version: The revision that the request names.
 
         Raises:
             RpcError: 404, for ids that are unknown, ended, another principal's or another address's: they read the
                 same, and tell a client to initialize again (MCP 2025-03-26, "Session Management").
         """
-        session = self.sessions.get(id_)
+        session = self.sessions.get(id_) or self._resume(id_, principal, target, version)
         if session is None or session.principal.name != principal.name or session.target != target:
             raise RpcError(
                 SESSION_NOT_FOUND,
@@ -166,13 +168,29 @@ class Relay:
             )
         return session
 
+    def _resume(self, id_: str, principal: Principal, target: Target, version: str | None) -> Session | None:
+        hello = None if id_ in self._ended else read(self._seal, id_, principal, target, self.clock())
+        if hello is None or self.closing:
+            return None
+        self._refuse_more()
+        session = self._begin(id_, principal, target)
+        session.resumed = True
+        session.hello = hello
+        # MCP 2025-06-18, Transports, "Protocol Version Header": absent is 2025-03-26.
+        session.version = version or BATCH_VERSION
+        return session
+
     def stateless(self, exchange: Exchange, target: Target) -> None:
         """A modern request. It is answered through its sink, refusals included."""
+        self._active.add(exchange)
+        exchange.on_end(self._active.discard)
         if exchange.message.method == "subscriptions/listen":
             # Silence is what such a stream is made of.
             exchange.patience = 0
         try:
             self._refuse_when_closing()
+            if exchange.message.method in PARTS and self._resumed(exchange):
+                return
             if target.prefixed:
                 directory = self._directories.setdefault(target, Directory(heard=self._heard))
                 to_many(self._commons, exchange, target, directory, self._identity)
@@ -180,6 +198,24 @@ class Relay:
                 to_one(self._commons, exchange, target)
         except RpcError as e:
             exchange.fail(e)
+
+    def _resumed(self, exchange: Exchange) -> bool:
+        """Whether ``exchange`` goes on with a call that waits here; what it brings back for a server is unsealed."""
+        message, principal = exchange.message, exchange.principal
+        exchange.seal = lambda state: seal_state(
+            self._seal, message, principal, state, self.clock() + self._bounds.input_patience
+        )
+        span = message.params.get("requestState")
+        if span is None:
+            return False
+        state = open_state(self._seal, message, principal, self.clock())
+        if state.kind == "parked":
+            exchange.record.target = subject(message)
+            self._parked.take(state.value, principal).come_back(exchange)
+            return True
+        if state.kind == "theirs":
+            exchange.message = decode(splice(message.raw, [(span, state.value.encode())]))
+        return False
 
     @property
     def missing(self) -> dict[str, str]:
@@ -206,23 +242,29 @@ class Relay:
 
     def links(self) -> Iterator[Link]:
         """Every open link."""
-        yield from list(self._commons.links.values())
+        yield from self._commons.all_links()
         for session in list(self.sessions.values()):
-            yield from list(session.links.values())
+            yield from (lane for lane in list(session.links.values()) if isinstance(lane, Link))
 
     @property
     def in_flight(self) -> int:
-        """Calls that are not answered yet, subscriptions not counted."""
-        return sum(1 for link in self.links() for call in link.calls.values() if call.patience != 0)
+        """Requests of clients that are not answered yet, subscriptions not counted."""
+        legacy = sum(len(session.active) for session in self.sessions.values())
+        return legacy + sum(exchange.patience != 0 for exchange in self._active)
 
     def sweep(self) -> None:
         """Fail calls that took too long and end sessions that nobody uses. Called about once a second."""
         now = self.clock()
-        for link in self.links():
-            link.expire(now, self._bounds.silence, self._bounds.longest)
+        for link in list(self.links()):
+            rules = self.upstreams[link.server].rules
+            silence = self._bounds.silence if rules.silence is None else rules.silence
+            link.expire(now, silence, self._bounds.longest if rules.longest is None else rules.longest)
+        self._commons.sweep()
         for session in list(self.sessions.values()):
             if not session.active and not session.attached and now - session.used > self._bounds.session_idle:
                 session.close()
+            else:
+                session.tick()
 
     def close(self) -> None:
         """End everything: each call gets an error, each session and link is closed, guests leave."""
@@ -232,10 +274,8 @@ class Relay:
             for exchange in list(session.active.values()):
                 exchange.fail(error)
             session.close()
-        for link in list(self._commons.links.values()):
-            for exchange in list(link.calls.values()):
-                exchange.fail(error)
-            link.close()
-        self._commons.links.clear()
+        for exchange in list(self._active):
+            exchange.fail(error)
+        self._commons.close()
         for guest in list(self.guests):
             guest.end()

@@ -11,22 +11,32 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final, Protocol
 
+from attrs import field, frozen
+
 from mcptunnel.core.aggregate import Directory, to_many
+from mcptunnel.core.commons import Commons
 from mcptunnel.core.dispatch import to_one
-from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from mcptunnel.core.eras import Eras
+from mcptunnel.core.errors import INVALID_REQUEST, RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.jsonrpc import Id, Message, decode, error_reply, splice
-from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.hub import Errand
+from mcptunnel.core.hubs import Hubs
+from mcptunnel.core.jsonrpc import Id, Message, decode
+from mcptunnel.core.legacy_on_modern import LegacyOnModern
+from mcptunnel.core.link import Lane, Link, Upstream
+from mcptunnel.core.opening import Opening
 from mcptunnel.core.principal import Principal
+from mcptunnel.core.questions import Questions
+from mcptunnel.core.record import Record
 from mcptunnel.core.replay import Budget, Replay
 from mcptunnel.core.routing import Target
+from mcptunnel.core.shared_lane import SharedLane
+from mcptunnel.core.wishes import LASTING, Wishes
 
-__all__ = ["BACKLOG", "Session", "StandingSink"]
+__all__ = ["BACKLOG", "Session", "StandingSink", "Surroundings"]
 
 # Messages kept for a client that has no stream open for them; the oldest makes room.
 BACKLOG: Final = 100
-# Requests of servers that a client may leave unanswered.
-ASKED: Final = 1000
 # The first revision whose clients understand an event without data.
 _PRIMED: Final = "2025-11-25"
 
@@ -41,16 +51,29 @@ class StandingSink(Protocol):
         """The session has ended, or another sink has come."""
 
 
-class _Asked:
-    """A request of a server that waits for the client's response."""
+@frozen(kw_only=True)
+class Surroundings:
+    """What every session is in.
 
-    __slots__ = ("exchange", "id_raw", "link", "token")
+    Attributes:
+        upstreams: The servers by name.
+        eras: What is known of them.
+        commons: Serves what needs no session of its own.
+        hubs: Sessions with servers that several of ours share.
+        identity: Our own ``serverInfo`` where several servers are shown as one.
+        clock: Seconds.
+        patience: Seconds that a client has to answer a question of a server of 2026-07-28.
+        budget: What all sessions together keep for replay.
+    """
 
-    def __init__(self, link: Link, id_raw: bytes, token: bytes | None, exchange: Exchange | None) -> None:
-        self.link: Final = link
-        self.id_raw: Final = id_raw
-        self.token: Final = token
-        self.exchange: Final = exchange
+    upstreams: Mapping[str, Upstream]
+    eras: Eras
+    commons: Commons
+    hubs: Hubs
+    identity: dict[str, str]
+    clock: Callable[[], float]
+    patience: float = 600.0
+    budget: Budget = field(factory=Budget)
 
 
 class Session:
@@ -64,6 +87,8 @@ class Session:
         active: Requests of the client that are not answered yet, by the client's id.
         used: When the client was last heard, on the daemon's clock.
         version: The revision that the client was told of in the response to ``initialize``, None before.
+        hello: What the client said when it opened the session, for servers that have to hear it again.
+        resumed: It was opened in an earlier life of the daemon.
         closed: True once it has ended.
     """
 
@@ -72,33 +97,28 @@ class Session:
         id_: str,
         principal: Principal,
         target: Target,
-        upstreams: Mapping[str, Upstream],
-        identity: dict[str, str],
-        clock: Callable[[], float],
+        around: Surroundings,
         on_close: Callable[[Session], None],
         directory: Directory | None = None,
-        budget: Budget | None = None,
     ) -> None:
         self.id: Final = id_
         self.principal: Final = principal
         self.target: Final = target
-        self.links: Final[dict[str, Link]] = {}
+        self.links: Final[dict[str, Lane]] = {}
         self.active: Final[dict[Id, Exchange]] = {}
-        self.used = clock()
+        self.used = around.clock()
         self.version: str | None = None
         self.closed = False
-        self._upstreams: Final = upstreams
-        self._identity: Final = identity
-        self._clock: Final = clock
+        self.resumed = False
+        self._around: Final = around
+        self._clock: Final = around.clock
         self._on_close: Final = on_close
         self._directory: Final = Directory() if directory is None else directory
-        self._budget: Final = Budget() if budget is None else budget
-        self._asked: Final[dict[int, _Asked]] = {}
-        # What the client said when it opened the session, for servers that have to hear it again.
-        self._hello: bytes | None = None
-        self._next = 1
+        self._wishes: Final[dict[str, Wishes]] = {}
+        self.hello: bytes | None = None
         self._standing: StandingSink | None = None
         self._backlog: Final[deque[bytes]] = deque(maxlen=BACKLOG)
+        self._questions: Final = Questions(self.say, lambda: self.attached or self.closed)
 
     def __repr__(self) -> str:
         return f"<Session of {self.principal.name} {len(self.active)} active>"
@@ -120,7 +140,7 @@ class Session:
             exchange.on_end(self._opened)
         try:
             if self.target.prefixed:
-                to_many(self, exchange, self.target, self._directory, self._identity)
+                to_many(self, exchange, self.target, self._directory, self._around.identity)
             else:
                 to_one(self, exchange, self.target)
         except RpcError as e:
@@ -131,7 +151,7 @@ class Session:
 
     def _opened(self, exchange: Exchange) -> None:
         if exchange.record.code is None and exchange.record.error is None:
-            self._hello = exchange.message.raw
+            self.hello = exchange.message.raw
 
     def agree(self, reply: bytes) -> None:
         """Take note of the response to ``initialize`` that goes to the client."""
@@ -143,7 +163,7 @@ class Session:
     @cached_property
     def replay(self) -> Replay:
         """What was said on event streams; made when there is one, since most replies are none."""
-        return Replay(self.id, self._budget)
+        return Replay(self.id, self._around.budget)
 
     @property
     def primes(self) -> bool:
@@ -164,11 +184,7 @@ class Session:
                 span = message.params.get("reason")
                 exchange.abandon(None if span is None else message.raw[span[0] : span[1]])
         elif message.method == "notifications/progress":
-            span = message.params.get("progressToken")
-            number = message.id_at(span)
-            asked = self._asked.get(number) if isinstance(number, int) else None
-            if span is not None and asked is not None and asked.token is not None:
-                asked.link.tell(splice(message.raw, [(span, asked.token)]))
+            self._questions.progress(message)
         else:
             initialized = message.method == "notifications/initialized"
             for link in list(self.links.values()):
@@ -182,9 +198,7 @@ class Session:
     def response(self, message: Message) -> None:
         """The client's response to a request of a server. One that nobody asked for is dropped."""
         self.used = self._clock()
-        asked = self._asked.pop(message.id, None) if isinstance(message.id, int) else None
-        if asked is not None:
-            asked.link.tell(message.with_id(asked.id_raw))
+        self._questions.answered(message)
 
     @property
     def attached(self) -> bool:
@@ -197,106 +211,119 @@ class Session:
         if earlier is not None:
             earlier.end()
         self._standing = sink
-        for link in self.links.values():
-            link.wire.listen()
+        for link in list(self.links.values()):
+            link.listen()
         while self._backlog and self._standing is sink:
             sink.message(self._backlog.popleft())
 
-    def _listen(self, link: Link) -> None:
-        if self.attached and not link.closed:
-            link.wire.listen()
+    def _listen(self, link: Lane) -> None:
+        if self.attached:
+            link.listen()
 
     def detach(self, sink: StandingSink) -> None:
         """``sink`` is gone."""
         if self._standing is sink:
             self._standing = None
 
-    # --- from the servers (Owner)
+    # --- to the servers (Links)
 
-    def link(self, server: str) -> Link:
-        """The link to ``server``, opened when there is none: one that was down, or was lost, is given another try."""
+    def forward(self, server: str, exchange: Exchange) -> None:
+        """Send ``exchange`` to ``server``, in whatever era it speaks."""
+        method = exchange.message.method
+        if method in LASTING:
+            self._wishes.setdefault(server, Wishes()).watch(exchange)
+        lane = self._lane(server)
+        if method == "initialize" and isinstance(lane, Link) and self._around.eras.speaks(server, "legacy") is None:
+            Opening(lane, self._around.eras, self._around.commons, lambda: self._cross(server)).start(exchange)
+        else:
+            lane.request(exchange)
+
+    def _lane(self, server: str) -> Lane:
+        """The lane to ``server``, opened when there is none: one that was down, or was lost, is given another try."""
         known = self.links.get(server)
         if known is not None:
             return known
-        link = Link.open(self._upstreams[server], "legacy", self, self._clock)
-        if not link.closed:
-            self.links[server] = link
-            if self._hello is not None:
-                link.introduce(self._hello, self.principal, lambda: self._listen(link))
-        return link
+        around = self._around
+        lane: Lane
+        if around.eras.speaks(server, "legacy") is False:
+            return self._cross(server)
+        if around.upstreams[server].rules.sharing == "shared":
+            lane = SharedLane(server, around.hubs, self, self.principal, self.link_lost)
+        else:
+            lane = Link.open(around.upstreams[server], "legacy", self, self._clock)
+        return self._take(lane)
 
-    def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
+    def _cross(self, server: str) -> Lane:
+        """A bridge to ``server``, which speaks only the other era, in place of what led there before."""
+        around = self._around
+        earlier = self.links.pop(server, None)
+        if earlier is not None:
+            earlier.close()
+        return self._take(LegacyOnModern(server, around.commons, self, self.principal, self._clock, around.patience))
+
+    def _take(self, lane: Lane) -> Lane:
+        if not lane.closed:
+            self.links[lane.server] = lane
+            if self.hello is not None:
+                lane.introduce(self.hello, self.principal, lambda: self._restore(lane))
+        return lane
+
+    def _restore(self, lane: Lane) -> None:
+        """Ask a server again for what the client has asked an earlier link for."""
+        for raw in self._wishes[lane.server].requests() if lane.server in self._wishes else ():
+            lane.request(
+                Exchange(
+                    message=decode(raw),
+                    principal=self.principal,
+                    era="legacy",
+                    sink=Errand(lambda _reply, _error: None),
+                    record=Record(),
+                )
+            )
+        self._listen(lane)
+
+    def tick(self) -> None:
+        """Let the bridges look at the time. Called about once a second."""
+        for lane in list(self.links.values()):
+            if isinstance(lane, LegacyOnModern):
+                lane.tick()
+
+    # --- from the servers (Owner)
+
+    def from_server(self, link: Lane, message: Message, exchange: Exchange | None) -> None:
         """A request, or a notification that belongs to no call."""
         if message.method == "notifications/cancelled":
-            self._withdrawn(link, message)
-            return
-        if message.kind != "request":
+            self._questions.withdrawn(link, message)
+        elif message.kind != "request":
+            self._directory.changed(link.server, message.method)
             self.say(message.raw)
-            return
-        if message.method == "ping":
+        elif message.method == "ping":
             # Ours to answer: it asks whether this connection lives.
             link.tell(b'{"jsonrpc":"2.0","id":%b,"result":{}}' % message.id_raw)
-            return
-        if len(self._asked) >= ASKED:
-            error = RpcError(INVALID_REQUEST, "too many requests wait for the client's answer", reason="unanswered")
-            link.tell(error_reply(error, message.id_raw))
-            return
-        number = self._next
-        self._next += 1
-        ours = b"%d" % number
-        edits = [(message.spans["id"], ours)]
-        token = message.meta().get("progressToken") if "_meta" in message.params else None
-        if token is not None:
-            edits.append((token, ours))
-        raw = splice(message.raw, edits)
-        exchange = exchange or self._likely_cause(link)
-        asked = _Asked(
-            link,
-            message.id_raw,
-            None if token is None else message.raw[token[0] : token[1]],
-            exchange,
-        )
-        self._asked[number] = asked
-        if exchange is not None:
-            exchange.on_end(lambda _: self._unanswered(number))
-            exchange.emit(raw)
         else:
-            self.say(raw)
+            self._questions.ask(link, message, exchange or self._likely_cause(link))
 
-    def link_lost(self, link: Link) -> None:
-        """A server's connection is gone. With its only server a session has nothing left."""
+    def session_lost(self, link: Link) -> bool:
+        """The server has forgotten us: say again what the client has said."""
+        if self.hello is None:
+            return False
+        link.introduce(self.hello, self.principal, lambda: self._restore(link))
+        return True
+
+    def doubted(self, link: Link) -> None:
+        """Nothing: it has answered in this era before."""
+
+    def link_lost(self, link: Lane) -> None:
+        """A server's connection is gone. The next request opens another, which is told what the client has said."""
         if self.links.get(link.server) is not link:
             # It was never there: the request that wanted it says why.
             return
         del self.links[link.server]
-        for number in [n for n, asked in self._asked.items() if asked.link is link]:
-            del self._asked[number]
-        if not self.target.prefixed:
-            self.close()
+        self._questions.forget(link)
+        if isinstance(link, Link) and link.turned_away:
+            self._around.eras.doubt(link.server, "legacy")
 
-    def _withdrawn(self, link: Link, message: Message) -> None:
-        """A server no longer wants the answer to something it asked."""
-        span = message.params.get("requestId")
-        wanted = None if span is None else message.raw[span[0] : span[1]]
-        for number, asked in self._asked.items():
-            if span is not None and asked.link is link and asked.id_raw == wanted:
-                raw = splice(message.raw, [(span, b"%d" % number)])
-                del self._asked[number]
-                if asked.exchange is not None and not asked.exchange.done:
-                    asked.exchange.emit(raw)
-                else:
-                    self.say(raw)
-                return
-
-    def _unanswered(self, number: int) -> None:
-        """The stream on which request ``number`` went out has ended: if nobody answers, the server must not wait."""
-        asked = self._asked.get(number)
-        if asked is not None and self._standing is None and not self.closed:
-            del self._asked[number]
-            error = RpcError(METHOD_NOT_FOUND, "the client left without an answer", reason="client_left")
-            asked.link.tell(error_reply(error, asked.id_raw))
-
-    def _likely_cause(self, link: Link) -> Exchange | None:
+    def _likely_cause(self, link: Lane) -> Exchange | None:
         """The call a server's request belongs to, on transports that do not say: the latest one in progress."""
         calls = [exchange for exchange in link.calls.values() if not exchange.done]
         if len(calls) > 1 and self._standing is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +29,7 @@ from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.sealing import KeySeal
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -72,7 +72,7 @@ def build(config: Config, reactor: Any) -> Daemon:
             longest=server.limits.request_max_time,
         ),
         reactor.seconds,
-        lambda: secrets.token_urlsafe(32),
+        KeySeal(()),
         {"name": "mcptunnel", "version": __version__},
         partial(_tell_missing, log),
     )

@@ -6,7 +6,7 @@ Made by the wire in :mod:`mcptunnel.upstream.streamable`; each is a :class:`~mcp
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -30,6 +30,10 @@ RETURN_SECONDS: Final = 1.0
 _RETURN_BOUNDS: Final = (0.1, 30.0)
 # Returns in a row that brought no event at all, not even one without data: then nothing will come.
 RETURNS: Final = 3
+# A session that is gone, in the words of the official SDKs.
+_EXCUSES: Final = (-32600, -32001, -32000)
+_NO_SESSION: Final = re.compile(r"(?:Bad Request: )?(?:Session not found|Session terminated|No valid session)", re.I)
+_LONGEST_EXCUSE: Final = 1000
 # An event id goes into a header of the next request.
 _EVENT_ID: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?")
 
@@ -48,6 +52,8 @@ class Answer:
         self._last: bytes | None = None
         self._retry = RETURN_SECONDS
         self._in_vain = 0
+        # Under which it was sent.
+        self._session: Final = wire.session
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
@@ -123,9 +129,12 @@ class Answer:
             link.failed(number, "it closed the event stream without a response")
         elif status in (401, 403):
             link.failed(number, f"it refuses our credential ({status}); see mcpServers.{link.server}.headers")
-        elif status == 404 and self._wire.session is not None:
-            # MCP 2025-03-26, Session Management. The official SDKs put a JSON-RPC error into the body as well.
-            self._wire.lost_session()
+        elif self._session is not None and _forgotten(status, body):
+            if self._last is None:
+                self._wire.lost_session(self._session, number)
+            else:
+                # Some of it has been delivered before the stream broke: it must not be done twice.
+                link.failed(number, "it has forgotten the session in the middle of the call (404)")
         elif 300 <= status < 400:
             link.failed(number, f"it redirects ({status}), which is not followed; give its final address as url")
         elif self._json and (status == 200 or _is_rpc_error(body)):
@@ -151,11 +160,28 @@ class Answer:
 
 
 def _is_rpc_error(body: bytes) -> bool:
+    return _rpc_error(body) is not None
+
+
+def _rpc_error(body: bytes) -> dict[str, Any] | None:
     try:
         value = loads(body)
     except ValueError:
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _forgotten(status: int, body: bytes) -> bool:
+    """Whether a server says that it has no such session: 404 (MCP 2025-03-26, Session Management), or what the official
+    SDKs have said in its place.
+    """
+    if status == 404:
+        return True
+    if status not in (200, 400):
         return False
-    return isinstance(value, dict) and isinstance(value.get("error"), dict)
+    error = _rpc_error(body) if len(body) < _LONGEST_EXCUSE else None
+    return error is not None and error.get("code") in _EXCUSES and bool(_NO_SESSION.match(str(error.get("message"))))
 
 
 class Nobody:
@@ -215,6 +241,7 @@ class Standing(Nobody):
         self._later: IDelayedCall | None = None
         self._events: sse.Decoder | None = None
         self._stopped = False
+        self._session: Final = wire.session
         self._transfer = wire.upstream.get(lines, self)
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -223,6 +250,8 @@ class Standing(Nobody):
             self._events = sse.Decoder(self._wire.upstream.max_bytes)
         elif 400 <= status < 500:
             self._stopped = True
+            if status == 404 and self._session is not None:
+                self._wire.lost_session(self._session, None)
 
     def data(self, chunk: bytes) -> None:
         if self._events is None:

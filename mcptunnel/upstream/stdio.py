@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.link import Link
+from mcptunnel.core.rules import Rules
 from mcptunnel.upstream.children import Child, Children
 
 __all__ = ["StdioUpstream"]
@@ -32,6 +33,7 @@ class StdioUpstream:
         cwd: Working directory, None for ours.
         children: Starts processes.
         max_bytes: Longest message it may send.
+        rules: How it is to be spoken to.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class StdioUpstream:
         cwd: str | None,
         children: Children,
         max_bytes: int,
+        rules: Rules = Rules(),  # noqa: B008  # frozen
     ) -> None:
         self.name: Final = name
+        self.rules: Final = rules
         self.max_bytes: Final = max_bytes
         self._argv: Final = argv
         self._env: Final = env
@@ -115,6 +119,9 @@ class StdioWire:
             self._link.lost(f"it cannot be started: {e}")
 
     def send(self, raw: bytes, number: int | None, exchange: Exchange | None) -> None:
+        if exchange is not None:
+            # A pipe is a stream: more than the response may come.
+            exchange.streamed = True
         if self._child is not None:
             if number is not None and self._child.unread > self._upstream.max_bytes:
                 self._link.failed(number, "it does not read its input")

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import MODERN_VERSIONS, VERSION_KEY, encode_header, subject
+from mcptunnel.core.rules import Rules
 from mcptunnel.upstream.answers import Answer, Nobody, Standing, Told
 from mcptunnel.upstream.client import Pool, Receiver, Transfer
 
@@ -24,6 +25,7 @@ __all__ = ["HttpUpstream"]
 
 # How long a server may keep a stream open after the response, or after the call has been cancelled.
 LEAVE_SECONDS: Final = 5.0
+HTTP: Final = Rules(mirrored=True)
 
 
 class HttpUpstream:
@@ -37,6 +39,7 @@ class HttpUpstream:
         pool: Connections to its origin.
         clock: For waiting before the standing stream is opened again.
         max_bytes: Longest message it may send.
+        rules: How it is to be spoken to.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class HttpUpstream:
         pool: Pool,
         clock: IReactorTime,
         max_bytes: int,
+        rules: Rules = HTTP,
     ) -> None:
         self.name: Final = name
+        self.rules: Final = rules
         self.pool: Final = pool
         self.clock: Final = clock
         self.max_bytes: Final = max_bytes
@@ -196,11 +201,17 @@ class HttpWire:
         if self._standing is None and not self._closed and self.link.era == "legacy" and self.link.version is not None:
             self._standing = Standing(self, self._lines())
 
-    def lost_session(self) -> None:
-        """The server has forgotten our session (404)."""
-        self.session = None
-        self.link.lost("it has ended the session (404)")
-        self.close()
+    def lost_session(self, session: bytes, number: int | None) -> None:
+        """The server has forgotten ``session``, under which call ``number`` was sent; nothing of it was delivered."""
+        if self.session == session:
+            self.session = None
+            if self._standing is not None:
+                self._standing.stop()
+                self._standing = None
+            self.link.renew(number, "it has ended the session (404)")
+        elif number is not None and (exchange := self.link.calls.pop(number, None)) is not None:
+            # Another call has noticed already.
+            self.link.repeat(exchange)
 
     def close(self) -> None:
         if self._closed:
@@ -228,5 +239,5 @@ def _modern_lines(exchange: Exchange) -> bytes:
     name = subject(message)
     if name is not None:
         lines += f"Mcp-Name: {encode_header(name)}\r\n"
-    extra = b"".join(b"%b: %b\r\n" % line for line in exchange.params_headers)
+    extra = b"".join(b"%b: %b\r\n" % line for line in exchange.params_headers or ())
     return lines.encode("ascii") + extra

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import evolve
 
-from mcptunnel.core.errors import INVALID_REQUEST, RpcError
+from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message
 from mcptunnel.core.session import Session
@@ -41,12 +41,7 @@ class Batch(Post):
         self._left = 1 + sum(message.kind == "request" for message in messages)
         for message in messages:
             if message.kind == "request":
-                exchange = self._exchange(message, request)
-                if session.closed:
-                    # It has lost its server over an earlier message.
-                    exchange.fail(RpcError(INVALID_REQUEST, "the session has ended", reason="session_ended"))
-                else:
-                    session.request(exchange)
+                session.request(self._exchange(message, request))
             elif message.kind == "notification":
                 try:
                     session.notification(message)

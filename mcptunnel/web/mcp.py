@@ -14,7 +14,7 @@ from mcptunnel.core.batch import BATCH_VERSION, decode_batch
 from mcptunnel.core.errors import INVALID_REQUEST, RequestError, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, decode, error_reply
-from mcptunnel.core.mcp import check_headers, check_legacy_version, era_of_request
+from mcptunnel.core.mcp import LEGACY_VERSIONS, check_headers, check_legacy_version, era_of_request
 from mcptunnel.core.principal import reaches
 from mcptunnel.core.relay import Relay
 from mcptunnel.core.routing import Target
@@ -113,7 +113,7 @@ class McpResource(Resource):
     def _legacy(self, request: Request, message: Message) -> None:
         check_legacy_version(request.headers_named)
         if message.kind == "request" and message.method == "initialize":
-            self._begin(request, message, self._relay.open(request.principal, self._target))
+            self._begin(request, message, self._relay.open(request.principal, self._target, message.raw))
             return
         session = self._session(request)
         if message.kind == "request":
@@ -130,7 +130,7 @@ class McpResource(Resource):
         request: Request,
         message: Message,
         session: Session | None,
-        extra: tuple[tuple[bytes, bytes], ...] = (),
+        extra: tuple[tuple[bytes, bytes], ...] | None = None,
     ) -> None:
         reply = Reply(request, self._streams, session)
         exchange = Exchange(
@@ -146,6 +146,7 @@ class McpResource(Resource):
             self._relay.stateless(exchange, self._target)
         else:
             session.request(exchange)
+            reply.begin_with_place()
 
     def _session(self, request: Request) -> Session:
         id_ = request.header(b"mcp-session-id")
@@ -153,7 +154,11 @@ class McpResource(Resource):
             raise RpcError(
                 INVALID_REQUEST, "Mcp-Session-Id is missing: initialize first", reason="no_session", status=400
             )
-        return self._relay.find(id_.decode("latin-1"), request.principal, self._target)
+        version = request.header(b"mcp-protocol-version")
+        known = None if version is None else version.decode("latin-1")
+        return self._relay.find(
+            id_.decode("latin-1"), request.principal, self._target, known if known in LEGACY_VERSIONS else None
+        )
 
     def _get(self, request: Request) -> None:
         request.record.era = era = era_of_request(request.headers_named, None)

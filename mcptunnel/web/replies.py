@@ -260,6 +260,12 @@ class Reply(Post):
     def _opening(self) -> bool:
         return self.exchanges[0].message.method == "initialize"
 
+    def begin_with_place(self) -> None:
+        """Begin the event stream of a call that may last, so that a client whose connection breaks can come back."""
+        exchange, session = self.exchanges[0], self._session
+        if exchange.streamed and not exchange.done and session is not None and session.primes and not self._opening():
+            self._show_life()
+
     def _show_life(self) -> None:
         if not self._lost and not self._streaming:
             self.keep_alive()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 from typing import Any
 
 from attrs import define, field
@@ -16,7 +15,15 @@ from mcptunnel.core.record import Record
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import targets
 from mcptunnel.core.session import BACKLOG
-from mcptunnel.testing import FakeUpstream, FakeWire, notification, request, response
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+    FakeWire,
+    know_both_eras,
+    notification,
+    request,
+    response,
+)
 
 
 @define(eq=False)
@@ -47,16 +54,16 @@ class Case(SynchronousTestCase):
     """One server behind one line."""
 
     def setUp(self) -> None:
-        ids = count(1)
         self.now = 100.0
         self.upstream = FakeUpstream("a")
         self.relay = Relay(
             {"a": self.upstream},
             Bounds(sessions=1),
             lambda: self.now,
-            lambda: f"s{next(ids)}",
+            FakeSeal(),
             {"name": "us", "version": "0"},
         )
+        know_both_eras(self.relay.eras, "a")
         self.records: list[Record] = []
         self.line = FakeLine()
         self.conversation = Conversation(
@@ -194,10 +201,10 @@ class EndTests(Case):
     def test_a_session_that_ends_ends_the_line_once(self) -> None:
         """Its calls have been answered before; modern ones end with the line."""
         self.initialize()
-        legacy = self.wire
         self.take(request("tools/call", 1, {"name": "t"}))
         self.take(request("tools/call", 2, {"name": "t"}, modern=True))
-        legacy.lose("it exited")
+        (session,) = self.relay.sessions.values()
+        session.close()
         (answer,) = self.line.heard()
-        self.assertIn("it exited", answer["error"]["message"])
+        self.assertEqual(answer["error"]["message"], "the session has ended")
         self.assertEqual((self.line.ends, self.wire.dropped), (1, [1]))

@@ -29,6 +29,9 @@ class OneLink(Links):
     open: dict[str, Link] = field(factory=dict)
     era: Era = "legacy"
 
+    def forward(self, server: str, exchange: Exchange) -> None:
+        self.link(server).request(exchange)
+
     def link(self, server: str) -> Link:
         if server not in self.open:
             self.upstreams[server] = FakeUpstream(server)
@@ -37,6 +40,12 @@ class OneLink(Links):
 
     def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
         raise AssertionError(message)
+
+    def session_lost(self, link: Link) -> bool:
+        return False
+
+    def doubted(self, link: Link) -> None:
+        """Nothing is known here of eras."""
 
     def link_lost(self, link: Link) -> None:
         del self.open[link.server]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.errors import RpcError
@@ -11,7 +9,16 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import Target
-from mcptunnel.testing import FakeUpstream, FakeWire, RecordingSink, make_exchange, notification, request
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+    FakeWire,
+    RecordingSink,
+    know_both_eras,
+    make_exchange,
+    notification,
+    request,
+)
 
 ONE = Target(("a",), False)
 BOTH = Target(("a", "b"), True)
@@ -22,16 +29,17 @@ class Case(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.now = 100.0
-        ids = count()
+        self.seal = FakeSeal()
         self.upstreams = {name: FakeUpstream(name) for name in "ab"}
         self.relay = Relay(
             self.upstreams,
             Bounds(sessions=2, session_idle=60.0, silence=10.0, longest=50.0),
             lambda: self.now,
-            lambda: f"session-{next(ids)}",
+            self.seal,
             {"name": "us", "version": "0"},
             lambda server, why: self.missing.append((server, why)),
         )
+        know_both_eras(self.relay.eras, "ab")
         self.missing: list[tuple[str, str | None]] = []
 
     def wire(self, server: str = "a") -> FakeWire:
@@ -235,7 +243,7 @@ class CloseTests(Case):
         session_wire = self.wire()
         _, modern = self.ask(request("tools/call", 1, {"name": "t"}, modern=True))
         _, joined = self.ask(request("tools/list", 2, modern=True), BOTH)
-        self.assertEqual(self.relay.in_flight, 4)
+        self.assertEqual(self.relay.in_flight, 3)
         self.relay.close()
         for sink in (legacy, modern):
             self.assertEqual(sink.answer["error"]["message"], "the daemon is stopping")

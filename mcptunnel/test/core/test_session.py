@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import decode
+from mcptunnel.core.link import Link
 from mcptunnel.core.principal import ANONYMOUS
 from mcptunnel.core.routing import Target
 from mcptunnel.core.session import BACKLOG, Session
@@ -20,6 +21,7 @@ from mcptunnel.testing import (
     notification,
     request,
     response,
+    surroundings,
 )
 
 
@@ -36,9 +38,7 @@ class Case(SynchronousTestCase):
             "id",
             ANONYMOUS,
             Target(self.servers, len(self.servers) > 1),
-            self.upstreams,
-            {"name": "us", "version": "0"},
-            lambda: self.now,
+            surroundings(self.upstreams, lambda: self.now),
             self.ended.append,
         )
 
@@ -297,12 +297,23 @@ class EndTests(Case):
         self.assertEqual((self.wire().closed, standing.ended, self.ended), (True, True, [self.session]))
         self.assertEqual((self.session.links, self.session.attached), ({}, False))
 
-    def test_without_its_only_server_a_session_is_over(self) -> None:
-        """The calls hear why."""
+    def test_a_session_outlives_its_only_server(self) -> None:
+        """The calls hear why; the next one goes to a server that has been told what the client had said."""
+        self.ask(request("initialize", 0, {"capabilities": {"roots": {}}}))
+        self.wire().answer({"protocolVersion": "2025-11-25"})
         _, sink = self.ask(request("tools/call", 1, {"name": "t"}))
         self.wire().lose("it exited")
         self.assertEqual(sink.answer["error"]["message"], "server a is unavailable: it exited")
-        self.assertEqual(self.ended, [self.session])
+        self.assertEqual((self.ended, self.session.closed), ([], False))
+        _, sink = self.ask(request("tools/call", 2, {"name": "t"}))
+        (hello,) = self.wire().bodies
+        self.assertEqual((hello["method"], hello["params"]), ("initialize", {"capabilities": {"roots": {}}}))
+        self.wire().answer({"protocolVersion": "2025-11-25"})
+        self.assertEqual(
+            [body["method"] for body in self.wire().bodies[1:]], ["notifications/initialized", "tools/call"]
+        )
+        self.wire().answer({"content": []})
+        self.assertEqual(sink.answer["result"], {"content": []})
 
     def test_a_server_that_cannot_be_started_says_why(self) -> None:
         """Not that a session has ended which never began."""
@@ -395,9 +406,13 @@ class IntroductionTests(Case):
         self.assertFalse(self.session.closed)
 
     def test_a_server_that_does_not_answer_fails_what_waits(self) -> None:
-        """After the time that an initialize may take behind several servers."""
+        """After the time that any call may take."""
         _, sink = self.ask(request("tools/call", 2, {"name": "a__t"}))
-        self.session.links["a"].expire(10.5, 120.0, 3600.0)
+        link = self.session.links["a"]
+        assert isinstance(link, Link)
+        link.expire(119.0, 120.0, 3600.0)
+        self.assertFalse(sink.answered)
+        link.expire(120.5, 120.0, 3600.0)
         self.assertIn("gave no sign of life", sink.answer["error"]["message"])
         self.assertTrue(self.wire().closed)
 

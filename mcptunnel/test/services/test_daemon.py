@@ -15,12 +15,13 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
+from mcptunnel.core.rules import Rules
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, NOW, mint
-from mcptunnel.testing import FakeUpstream, request
+from mcptunnel.testing import FakeUpstream, know_both_eras, request
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.web.gate import Gate
 
@@ -69,9 +70,10 @@ class Case(SynchronousTestCase):
     def start(self, text: str = "") -> Daemon:
         text = text or "mcpServers: {srv: {command: cat}}\nserver: {limits: {drain_timeout: 5s}}"
         daemon = self.build(text)
-        self.fake = FakeUpstream("srv")
+        self.fake = FakeUpstream("srv", rules=Rules(mirrored=True))
         assert isinstance(daemon.relay.upstreams, dict)
         daemon.relay.upstreams["srv"] = self.fake
+        know_both_eras(daemon.relay.eras, ["srv"])
         daemon.privilegedStartService()
         daemon.startService()
         return daemon

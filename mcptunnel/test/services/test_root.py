@@ -17,7 +17,7 @@ from mcptunnel.core.routing import targets
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, NOW, mint
-from mcptunnel.testing import make_exchange, request, response
+from mcptunnel.testing import know_both_eras, make_exchange, request, response
 
 
 class RootCase(SynchronousTestCase):
@@ -117,6 +117,7 @@ class DetailsTests(RootCase):
         """With the reason; and again when it is back."""
         config = load_text("mcpServers: {a: {url: 'http://127.0.0.1:1/mcp'}, b: {url: 'http://127.0.0.1:2/mcp'}}")
         daemon = self.build(config)
+        know_both_eras(daemon.relay.eras, "ab")
         exchange, _ = make_exchange(request("tools/list", 1, modern=True), era="modern")
         daemon.relay.stateless(exchange, targets(["a", "b"])["/mcp"])
         link = next(link for link in daemon.relay.links() if link.server == "a")

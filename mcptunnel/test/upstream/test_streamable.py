@@ -42,6 +42,12 @@ class Owner:
     def from_server(self, link: Link, message: Message, exchange: Exchange | None) -> None:
         self.said.append((json.loads(message.raw), exchange))
 
+    def session_lost(self, link: Link) -> bool:
+        return False
+
+    def doubted(self, link: Link) -> None:
+        """Nothing is known here of eras."""
+
     def link_lost(self, link: Link) -> None:
         self.lost += 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,8 +11,15 @@ from twisted.web.resource import IResource
 from mcptunnel.core.principal import ANONYMOUS
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import targets
+from mcptunnel.core.rules import Rules
 from mcptunnel.test.web.sites import NOW, Connection, serve
-from mcptunnel.testing import FakeUpstream, FakeWire, request
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+    FakeWire,
+    know_both_eras,
+    request,
+)
 from mcptunnel.web.mcp import McpResource
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.tree import Nothing
@@ -82,15 +88,15 @@ class Case(SynchronousTestCase):
     """Two servers, a and b; ``/mcp`` shows both, ``/servers/a/mcp`` one."""
 
     def setUp(self) -> None:
-        ids = count(1)
-        self.upstreams = {name: FakeUpstream(name) for name in "ab"}
+        self.upstreams = {name: FakeUpstream(name, rules=Rules(mirrored=True)) for name in "ab"}
         self.relay = Relay(
             self.upstreams,
             Bounds(sessions=3),
             self.seconds,
-            lambda: f"session-{next(ids)}",
+            FakeSeal(),
             {"name": "us", "version": "0"},
         )
+        know_both_eras(self.relay.eras, "ab")
         self.streams = Streams(self.seconds)
         routes: dict[bytes, IResource] = {
             (base if base == "/mcp" else f"{base}/mcp").encode(): McpResource(self.relay, target, self.streams)

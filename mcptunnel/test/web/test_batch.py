@@ -166,14 +166,6 @@ class BatchTests(Case):
         self.assertEqual((second.method, second.code, second.status, second.era), ("ping", -1, 200, "legacy"))
         self.assertEqual((whole.method, whole.status, whole.era), (None, 200, "legacy"))
 
-    def test_a_session_that_ends_in_the_middle_answers_the_rest(self) -> None:
-        """No server is started for it."""
-        (session,) = self.relay.sessions.values()
-        session.links["a"].wire = Losing(session.links["a"])
-        reply = self.post(batch(call(1), call(2), notification("n")), self.headers)
-        self.assertEqual([(m["id"], m["error"]["code"]) for m in reply.json], [(1, -32010), (2, -32600)])
-        self.assertEqual((len(self.upstreams["a"].wires), self.relay.sessions), (1, {}))
-
     def test_a_batch_is_refused_as_a_whole(self) -> None:
         """Before anything of it is served."""
         sent = len(self.wire().sent)

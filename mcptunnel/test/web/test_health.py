@@ -11,7 +11,10 @@ from mcptunnel.core.principal import ANONYMOUS
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import Target, targets
 from mcptunnel.test.web.sites import Calling, get, serve, split
-from mcptunnel.testing import FakeUpstream
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+)
 from mcptunnel.web.health import Health
 from mcptunnel.web.mcp import McpResource
 from mcptunnel.web.replies import Streams
@@ -69,7 +72,7 @@ class TreeTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         upstreams = {name: FakeUpstream(name) for name in ("a", "b-2")}
-        relay = Relay(upstreams, Bounds(), lambda: 0.0, lambda: "id", {"name": "us", "version": "0"})
+        relay = Relay(upstreams, Bounds(), lambda: 0.0, FakeSeal(), {"name": "us", "version": "0"})
         self.sockets: dict[Target, Calling] = {}
         self.found = routes(
             relay, targets(list(upstreams)), Streams(lambda: 0.0), self.socket, lambda: ["stopping"], lambda: {"n": 1}

@@ -17,7 +17,15 @@ from mcptunnel.core.session import BACKLOG
 from mcptunnel.core.sse import Decoder, Event
 from mcptunnel.test.web.calls import Reply, chunks
 from mcptunnel.test.web.sites import NOW, Connection, serve, split
-from mcptunnel.testing import FakeUpstream, FakeWire, notification, request, response
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+    FakeWire,
+    know_both_eras,
+    notification,
+    request,
+    response,
+)
 from mcptunnel.web.replies import KEEPALIVE_SECONDS, Streams
 from mcptunnel.web.sse import MessagesResource, SseResource
 from mcptunnel.web.tree import Nothing
@@ -52,11 +60,10 @@ class Case(SynchronousTestCase):
     """Two servers, a and b; ``/mcp/sse`` shows both, ``/servers/a/sse`` one."""
 
     def setUp(self) -> None:
-        ids, streams = count(1), count(1)
+        streams = count(1)
         self.upstreams = {name: FakeUpstream(name) for name in "ab"}
-        self.relay = Relay(
-            self.upstreams, Bounds(sessions=3), self.seconds, lambda: f"s{next(ids)}", {"name": "us", "version": "0"}
-        )
+        self.relay = Relay(self.upstreams, Bounds(sessions=3), self.seconds, FakeSeal(), {"name": "us", "version": "0"})
+        know_both_eras(self.relay.eras, "ab")
         self.streams = Streams(self.seconds)
         routes: dict[bytes, IResource] = {}
         self.records: list[Any] = []
@@ -295,15 +302,16 @@ class EndTests(Case):
         modern.answer({}, number=1)
         self.assertEqual(self.post(hearing, request("ping")).status, 404)
 
-    def test_a_server_that_goes_ends_the_stream_of_its_only_session(self) -> None:
-        """After the calls have heard why; the stream is whole."""
+    def test_a_session_that_ends_ends_the_stream(self) -> None:
+        """After the calls have heard; the stream is whole."""
         hearing = self.open()
         self.initialize(hearing)
         self.say(hearing, request("tools/call", 1, {"name": "t"}))
-        self.wire().lose("it exited")
+        (session,) = self.relay.sessions.values()
+        session.close()
         data = hearing.connection.received()
         (event,) = Decoder(10_000).feed(b"".join(chunks(data)))
-        self.assertIn("it exited", json.loads(event.data)["error"]["message"])
+        self.assertEqual(json.loads(event.data)["error"]["message"], "the session has ended")
         self.assertTrue(data.endswith(b": the session has ended\n\n\r\n0\r\n\r\n"))
         self.assertEqual((self.relay.sessions, len(self.streams)), ({}, 0))
         self.assertEqual(self.post(hearing, request("ping")).status, 404)

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import struct
-from itertools import count
 from typing import Any
 
 import txaio
@@ -25,7 +24,15 @@ from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import targets
 from mcptunnel.test.web.sites import NOW, serve
-from mcptunnel.testing import FakeUpstream, FakeWire, notification, request, response
+from mcptunnel.testing import (
+    FakeSeal,
+    FakeUpstream,
+    FakeWire,
+    know_both_eras,
+    notification,
+    request,
+    response,
+)
 from mcptunnel.web.tree import Nothing
 from mcptunnel.ws.protocol import PING_SECONDS, PONG_SECONDS, McpSocketFactory
 from mcptunnel.ws.resource import McpSocketResource
@@ -84,11 +91,9 @@ class Case(SynchronousTestCase):
     limits = LimitsConfig(body_bytes=1000)
 
     def setUp(self) -> None:
-        ids = count(1)
         self.upstreams = {name: FakeUpstream(name, streams=False) for name in "ab"}
-        self.relay = Relay(
-            self.upstreams, Bounds(sessions=2), self.seconds, lambda: f"s{next(ids)}", {"name": "us", "version": "0"}
-        )
+        self.relay = Relay(self.upstreams, Bounds(sessions=2), self.seconds, FakeSeal(), {"name": "us", "version": "0"})
+        know_both_eras(self.relay.eras, "ab")
         self.principal = ANONYMOUS
         self.refusal: RequestError | None = None
         routes: dict[bytes, IResource] = {}
@@ -375,14 +380,15 @@ class CancelTests(Case):
         self.assertEqual((last.protocol, last.status, last.path), ("ws", 101, "/servers/a/ws"))
         self.assertGreater(last.received, 0)
 
-    def test_a_server_that_goes_ends_the_connection_of_its_only_session(self) -> None:
-        """1011, after the calls have heard why."""
+    def test_a_session_that_ends_ends_the_connection(self) -> None:
+        """1011, after the calls have heard."""
         self.open()
         self.initialize()
         self.say(request("tools/call", 1, {"name": "t"}))
-        self.wire().lose("it exited")
+        (session,) = self.relay.sessions.values()
+        session.close()
         reply, close = self.heard()
-        self.assertIn("it exited", reply["error"]["message"])
+        self.assertEqual(reply["error"]["message"], "the session has ended")
         self.assertEqual(close, (1011, "the session has ended: connect again"))
 
     def test_a_daemon_that_stops_says_goodbye(self) -> None:
