@@ -16,6 +16,7 @@ ROOT = Path(mcptunnel.__file__).parent
 FLOORS = {
     "core": 0,
     "config": 1,
+    "liveness": 1,
     "tls": 2,
     "web": 2,
     "ws": 2,
