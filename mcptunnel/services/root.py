@@ -16,6 +16,7 @@ from mcptunnel.config.secrets import token_digest
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
+from mcptunnel.core.overrides import Override, Overrides
 from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
 from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
@@ -70,9 +71,11 @@ def build(config: Config, reactor: Any) -> Daemon:
             session_idle=server.limits.session_idle_timeout,
             silence=server.limits.request_timeout,
             longest=server.limits.request_max_time,
+            parked=server.limits.parked,
+            input_patience=server.limits.input_timeout,
         ),
         reactor.seconds,
-        KeySeal(()),
+        KeySeal(config.security.seal_keys),
         {"name": "mcptunnel", "version": __version__},
         partial(_tell_missing, log),
     )
@@ -104,7 +107,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         hsts_max_age=tls.hsts_max_age if tls.hsts_enabled else None,
         routes=routes(
             relay,
-            targets(list(upstreams.servers)),
+            targets(list(upstreams.servers), config.aggregate.prefix, config.aggregate.timeout, _overrides(config)),
             streams,
             socket,
             alive,
@@ -164,6 +167,19 @@ def _tell_missing(log: Logger, server: str, why: str | None) -> None:
         log.info("lists of several servers have the part of {server} again", server=server)
     else:
         log.warn("lists of several servers go without {server}: {why}", server=server, why=why)
+
+
+def _overrides(config: Config) -> Overrides:
+    """What is to be shown otherwise than by the servers themselves."""
+    return Overrides(
+        {
+            server: {
+                tool: Override(name=override.name, description=override.description, hidden=override.hidden)
+                for tool, override in entry.tools.items()
+            }
+            for server, entry in config.servers.items()
+        }
+    )
 
 
 def _keyring(config: Config) -> Keyring:

@@ -7,16 +7,16 @@ from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides
 
 from mcptunnel.liveness import keep_alive
 
 
-@implementer(ITCPTransport)  # type: ignore[misc]  # only what is used
 class Wire:
     """A transport over a socket of ours."""
 
     def __init__(self, handle: Any) -> None:
+        directlyProvides(self, ITCPTransport)
         self.handle = handle
         self.said: list[tuple[str, bool]] = []
 
