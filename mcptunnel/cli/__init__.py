@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; ``argv`` is without the program's name, None for the process's own."""
     parser = argparse.ArgumentParser(
         prog="mcptunnel",
-        description="Look into an mcptunnel daemon's decisions. The daemon itself is started with: twistd -n mcptunnel",
+        description="Put MCP servers behind one secure address. The daemon that does it is started with: "
+        "twistd -n mcptunnel --config FILE. These commands serve a program that starts its MCP servers itself, and "
+        "show what the daemon would decide.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mcptunnel {__version__}")

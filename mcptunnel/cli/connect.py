@@ -11,6 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import evolve
+
+from mcptunnel.core.errors import CertificateError, ConfigError, Finding
+
 if TYPE_CHECKING:
     from mcptunnel.config.schema import Config
 
@@ -27,8 +31,11 @@ _OPTIONS: Final = {
     "era": "--era",
     "type": "--type",
 }
+_FILES: Final = ("ca_file", "cert_file", "key_file")
+# Far above every bundle of certificates.
+_LARGEST_FILE: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = "server.limits.request_timeout"
-_HEADER_KEY: Final = re.compile(rf"mcpServers\.{NAME}\.headers\.(\S+)")
+_HEADER_KEY: Final = re.compile(rf"mcpServers\.{NAME}\.headers\.(.+)")
 
 
 def add(subparsers: Any) -> None:
@@ -79,9 +86,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         TunnelError: An argument is refused.
     """
-    from mcptunnel.cli.serving import serve  # noqa: PLC0415  # --help and --version need no reactor
+    # --help and --version need no reactor.
+    from mcptunnel.cli.serving import serve  # noqa: PLC0415
 
-    return serve(configuration(args), NAME, quiet=args.quiet)
+    try:
+        return serve(configuration(args), NAME, quiet=args.quiet)
+    except CertificateError as e:
+        raise CertificateError(_in_options(str(e))) from None
 
 
 def configuration(args: argparse.Namespace, environ: Mapping[str, str] | None = None) -> Config:
@@ -94,14 +105,22 @@ def configuration(args: argparse.Namespace, environ: Mapping[str, str] | None = 
     Raises:
         ConfigError: One of them cannot be used; the findings name options.
     """
-    from attrs import evolve  # noqa: PLC0415
-
+    from mcptunnel.config.interpolate import FileError, read_small_file  # noqa: PLC0415
     from mcptunnel.config.load import load_text  # noqa: PLC0415
-    from mcptunnel.core.errors import ConfigError, Finding  # noqa: PLC0415
 
+    refusals: list[tuple[str, str]] = []
+    names = [name.lower() for name, _ in args.headers]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        refusals.append((f"--header {name}", "it is given twice; keep one"))
+    for key in _FILES:
+        try:
+            if (path := getattr(args, key)) is not None:
+                read_small_file(path, _LARGEST_FILE)
+        except FileError as error:
+            refusals.append((_OPTIONS[key], f"the file {path!r} {error}"))
     entry = {key: value for key in _OPTIONS if (value := getattr(args, key)) is not None}
     if args.headers:
-        entry["headers"] = dict(args.headers)
+        entry["headers"] = dict({name.lower(): (name, value) for name, value in args.headers}.values())
     whole: dict[str, Any] = {"mcpServers": {NAME: entry}, "logging": {"access": "off"}}
     if args.timeout is not None:
         whole["server"] = {"limits": {"request_timeout": args.timeout}}
@@ -109,12 +128,9 @@ def configuration(args: argparse.Namespace, environ: Mapping[str, str] | None = 
         # JSON is YAML.
         config = load_text(json.dumps(whole), name="connect", environ=environ)
     except ConfigError as refused:
-        raise ConfigError(
-            [
-                Finding(file="connect", line=None, key=option(finding.key), message=_in_options(finding.message))
-                for finding in refused.findings
-            ]
-        ) from None
+        refusals += [(option(finding.key), _in_options(finding.message)) for finding in refused.findings]
+    if refusals:
+        raise ConfigError([Finding(file="connect", line=None, key=key, message=says) for key, says in refusals])
     return evolve(config, warnings=tuple(_in_options(warning) for warning in config.warnings))
 
 
@@ -130,7 +146,7 @@ def option(key: str) -> str:
 
 def _in_options(text: str) -> str:
     """A text of the loader, which knows keys only, for somebody who knows options only."""
-    text = text.removeprefix("connect:1: ")
+    text = text.removeprefix("connect:1: ").replace("the daemon", "mcptunnel")
     return re.sub(r"(?:mcpServers|server)\.[\w.\-]+", lambda key: option(key[0]), text)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from mcptunnel.core.errors import TunnelError
+
 __all__ = ["add", "run"]
 
 
@@ -39,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     # --help and --version need neither YAML nor a reactor.
     from mcptunnel.cli.serving import serve  # noqa: PLC0415
     from mcptunnel.config.load import default_path, load_file  # noqa: PLC0415
-    from mcptunnel.core.errors import TunnelError  # noqa: PLC0415
 
     path = args.config or default_path()
     if path is None:

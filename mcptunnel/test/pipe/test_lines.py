@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -58,7 +60,7 @@ class LinesTests(SynchronousTestCase):
         """In any pieces."""
         data = b"".join(parts)
         edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-        pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [data[a:b] for a, b in pairwise(edges)]
         self.assertEqual(read(pieces), read([data]))
 
     def test_a_long_line_is_not_kept(self) -> None:

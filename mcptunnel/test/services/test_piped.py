@@ -42,7 +42,7 @@ class Case(SynchronousTestCase):
         piped.relay.upstreams["srv"] = self.fake
         self.transport = Pipes()
         self.transport.protocol = piped.pipe
-        piped.startService()  # type: ignore[no-untyped-call]
+        piped.startService()
         piped.pipe.makeConnection(self.transport)
         return piped
 
@@ -184,8 +184,13 @@ class EndTests(Case):
     def test_a_client_that_does_not_read_and_has_closed_its_end(self) -> None:
         """Is noticed, although nothing is read from it."""
         piped = self.start()
-        asked: list[None] = []
-        piped.hung_up = lambda: bool(asked.append(None)) or len(asked) == 2
+        asked: list[int] = []
+
+        def hung_up() -> bool:
+            asked.append(1)
+            return len(asked) == 2
+
+        piped.hung_up = hung_up
         self.clock.pump([1.0] * 3)
         self.assertEqual(asked, [])
         piped.pipe.pauseProducing()
