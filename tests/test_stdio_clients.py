@@ -59,6 +59,14 @@ class PipeCase(DaemonCase):
         for word in ("Traceback", "#critical", "#error"):
             self.assertNotIn(word, client.errors())
 
+    def started(self) -> list[int]:
+        """The process that our client has started, and everything below it."""
+        name = MCPTUNNEL.encode()
+        (pid,) = [
+            pid for pid in descendants(os.getpid()) if name in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        return [pid, *descendants(pid)]
+
     def walked(self, *argv: str, prefix: str = "", env: dict[str, str] | None = None) -> None:
         """The official client in both eras; nothing is left of what it has started."""
         for era in ERAS:
@@ -66,12 +74,11 @@ class PipeCase(DaemonCase):
 
             async def steps(client: Client, started: list[int] = started) -> None:
                 await walk(client, prefix)
-                started += descendants(os.getpid())
+                started += self.started()
 
-            before = set(descendants(os.getpid()))
             began = time.monotonic()
-            session(over_stdio([MCPTUNNEL, *argv], {**python_env(), **(env or {})}), era, steps)
-            self.assertGone([pid for pid in started if pid not in before])
+            session(over_stdio([MCPTUNNEL, *argv, "--quiet"], {**python_env(), **(env or {})}), era, steps)
+            self.assertGone(started)
             self.assertLess(time.monotonic() - began, 25)
 
 
@@ -90,7 +97,7 @@ class SdkTests(PipeCase):
     def test_stdio_before_several(self) -> None:
         """As one server, names prefixed; and one of them alone."""
         config = self.configuration({"up": self.child("tests.upstream"), "demo": self.child()})
-        self.walked("stdio", "--config", config, "--quiet", prefix="up__")
+        self.walked("stdio", "--config", config, prefix="up__")
         self.walked("stdio", "--config", config, "--server", "up")
 
     def test_connect_to_a_server(self) -> None:
@@ -133,34 +140,20 @@ class SdkTests(PipeCase):
 
 
 class InspectorTests(PipeCase):
-    """The official inspector starts us as it starts any server."""
+    """The official inspector starts us as desktop programs do: from a file of the form that they share."""
 
     def test_inspector(self) -> None:
         """A call in both eras."""
         node = installed(INSPECTOR)
-        config = self.configuration({"demo": self.child()})
+        args = ["stdio", "--config", self.configuration({"demo": self.child()})]
+        file = self.place / "mcp.json"
+        file.write_text(
+            json.dumps({"mcpServers": {"tunnel": {"command": MCPTUNNEL, "args": args, "env": python_env()}}})
+        )
+        call = ("--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3", "--format", "json", "-q")
         for era in ("legacy", "modern"):
-            done = node.run(
-                "mcp-inspector",
-                "--cli",
-                MCPTUNNEL,
-                "stdio",
-                "--config",
-                config,
-                "--protocol-era",
-                era,
-                "--method",
-                "tools/call",
-                "--tool-name",
-                "add",
-                "--tool-arg",
-                "a=2",
-                "b=3",
-                "--format",
-                "json",
-                "-q",
-                **python_env(),
-            )
+            start = ("--config", str(file), "--server", "tunnel", "--protocol-era", era)
+            done = node.run("mcp-inspector", "--cli", *start, *call)
             self.assertEqual(done.returncode, 0, f"{era}:\n{done.stdout}\n{done.stderr}")
             found = json.loads(done.stdout)
             self.assertEqual(found.get("result", found)["structuredContent"], {"total": 5})
