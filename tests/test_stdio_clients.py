@@ -344,7 +344,9 @@ class EndTests(PipeCase):
     def test_a_client_that_neither_reads_nor_writes_any_more(self) -> None:
         """It has closed its end of our input, and its end of our output is full: that is no reason to stay."""
         config = self.configuration(
-            {"demo": self.child()}, server={"limits": {"drain_timeout": "1s"}}, logging={"level": "debug"}
+            {"demo": self.child()},
+            server={"limits": {"drain_timeout": "1s", "write_timeout": "1s"}},
+            logging={"level": "debug"},
         )
         client, pids = self.running(config)
         os.set_blocking(client.stdin.fileno(), False)

@@ -12,8 +12,8 @@ __all__ = ["Lines"]
 class Lines:
     """Takes bytes as they come and gives lines, without their ends and without those that are blank.
 
-    It never keeps more than one line's limit and what was fed last: a line that becomes too long is refused as soon as
-    that is known, and the rest of it is dropped as it comes.
+    Once it was asked for all lines, no more than the limit is left of what was fed: a line that becomes too long is
+    refused as soon as that is known, and the rest of it is dropped as it comes.
 
     Args:
         limit: Longest line, in bytes (``server.limits.body_bytes``).
@@ -25,6 +25,10 @@ class Lines:
         # No line ends before this offset.
         self._searched = 0
         self._dropping = False
+
+    def __len__(self) -> int:
+        """Bytes that have come and are in no line yet that was taken."""
+        return len(self._kept)
 
     def feed(self, data: bytes) -> None:
         """More bytes."""

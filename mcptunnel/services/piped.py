@@ -59,7 +59,7 @@ def piped_from(config: Config, reactor: Any, server: str | None = None) -> Piped
     def ended(why: str, failed: bool) -> None:
         piped.ended(why, failed)
 
-    pipe = McpPipe(relay, target, config.server.limits.body_bytes, path, record or _forget, ended)
+    pipe = McpPipe(relay, target, config.server.limits.body_bytes, path, record or _forget, reactor, ended)
     piped = Piped(config=config, relay=relay, upstreams=upstreams, pipe=pipe, clock=reactor, access=flush)
     Heartbeat([relay.sweep, upstreams.sweep, flush, piped.look], reactor).setServiceParent(piped)  # type: ignore[no-untyped-call]
     return piped
@@ -76,7 +76,8 @@ class Piped(MultiService):
         pipe: The client.
         clock: The reactor.
         access: Brings the last access records to where they go.
-        hung_up: Whether the client has closed its end; asked while it does not read, when nothing is read from it.
+        hung_up: Whether the client has closed its end; asked when it has not read for ``server.limits.write_timeout``,
+            and nothing was read from it either.
         over: Fires when everything has ended and no child process is left.
         failed: The end came from us and not from the client.
     """
@@ -107,8 +108,11 @@ class Piped(MultiService):
         self._begin()
 
     def look(self) -> None:
-        """Once a second: a client that does not read may have left."""
-        if self._until is None and self.pipe.paused and self.hung_up():
+        """Once a second: a client that has not read for long may have left."""
+        since = self.pipe.paused_at
+        if self._until is not None or since is None:
+            return
+        if self.clock.seconds() - since >= self.config.server.limits.write_timeout and self.hung_up():
             self.ended("the client has closed our standard input and does not read", failed=False)
 
     def leave(self) -> None:

@@ -72,6 +72,6 @@ class LinesTests(SynchronousTestCase):
         for _ in range(3):
             lines.feed(b"x" * 1000)
             self.assertIsNone(lines.next())
-            self.assertEqual(len(lines._kept), 0)
+            self.assertEqual(len(lines), 0)
         lines.feed(b"\nnext\n")
         self.assertEqual(lines.next(), b"next")

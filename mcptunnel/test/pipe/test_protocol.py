@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -38,6 +39,7 @@ class Case(SynchronousTestCase):
     """One server, ``a``, under its own names."""
 
     def setUp(self) -> None:
+        self.clock: Any = Clock()
         self.upstream = FakeUpstream("a", streams=False)
         self.relay = Relay({"a": self.upstream}, Bounds(), lambda: 5.0, lambda: "s", {"name": "us", "version": "0"})
         self.records: list[Record] = []
@@ -48,6 +50,7 @@ class Case(SynchronousTestCase):
             LIMIT,
             "/servers/a",
             self.records.append,
+            self.clock,
             lambda why, failed: self.ends.append((why, failed)),
         )
         self.transport = Pipes()
@@ -70,6 +73,7 @@ class Case(SynchronousTestCase):
     def initialize(self) -> None:
         self.assertEqual(self.say(request("initialize", 0, {"protocolVersion": "2025-11-25"})), [])
         self.wire().answer({"protocolVersion": "2025-11-25"})
+        self.clock.advance(0)
         self.assertEqual([m["id"] for m in self.heard()], [0])
         self.say(notification("notifications/initialized"))
 
@@ -119,6 +123,49 @@ class MessageTests(Case):
         self.assertEqual(len(self.wire().sent), 2)
         self.pipe.readConnectionLost()
         self.assertEqual(len(self.wire().sent), 3)
+
+    def test_what_is_sent_ahead_of_the_answer_to_initialize_waits(self) -> None:
+        """Then it goes on in order, to the end of the input; a refused initialize lets go, too."""
+        hello = request("initialize", 0, {"protocolVersion": "2025-11-25"})
+        self.assertEqual(self.say(hello, hello, request("tools/list", 1), b"rubbish"), [])
+        self.assertEqual(len(self.wire().sent), 1)
+        self.pipe.readConnectionLost()
+        self.assertEqual(self.ends, [])
+        self.wire().answer({"protocolVersion": "2025-11-25"})
+        self.clock.advance(0)
+        self.assertEqual([m["id"] for m in self.heard()], [0, 0, None])
+        self.assertEqual(len(self.wire().sent), 2)
+        self.assertEqual(self.ends, [("the client has closed our standard input", False)])
+
+    def test_what_is_sent_ahead_is_bounded(self) -> None:
+        """By the size of one message; all of it is served."""
+        self.say(request("initialize", 0, {"protocolVersion": "2025-11-25"}))
+        many = [request("tools/list", number) for number in range(1, 30)]
+        self.say(*many[:5])
+        self.assertTrue(self.transport.reading)
+        self.say(*many[5:])
+        self.assertFalse(self.transport.reading)
+        self.wire().answer({"protocolVersion": "2025-11-25"})
+        self.clock.advance(0)
+        self.assertTrue(self.transport.reading)
+        self.assertEqual(len(self.wire().sent), 30)
+
+    def test_a_client_that_leaves_before_it_is_welcome(self) -> None:
+        """Its answer is not waited for longer than any other."""
+        self.say(request("initialize", 0, {"protocolVersion": "2025-11-25"}))
+        self.pipe.readConnectionLost()
+        self.assertEqual(self.ends, [("the client has closed our standard input", False)])
+
+    def test_an_initialize_that_fails_holds_nothing_up(self) -> None:
+        """At once, and later."""
+        hello = request("initialize", 0, {"protocolVersion": "2025-11-25"})
+        self.upstream.refuses = "it is not there"
+        self.assertEqual([m["id"] for m in self.say(hello, hello)], [0, 0])
+        self.upstream.refuses = None
+        self.assertEqual(self.say(hello, b"rubbish"), [])
+        self.wire().answer(error={"code": -32602, "message": "no"})
+        self.clock.advance(0)
+        self.assertEqual([m["id"] for m in self.heard()], [0, None])
 
     def test_a_mistake_of_ours_ends_the_process(self) -> None:
         """And is logged: the client would wait for an answer for ever."""

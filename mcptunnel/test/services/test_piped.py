@@ -16,7 +16,8 @@ from mcptunnel.core.errors import TunnelError
 from mcptunnel.services.piped import Piped, piped_from
 from mcptunnel.testing import FakeUpstream, request
 
-TEXT = "mcpServers: {srv: {command: cat}}\nserver: {limits: {drain_timeout: 5s, request_timeout: 20s}}\n"
+LIMITS = "{drain_timeout: 5s, write_timeout: 4s, request_timeout: 20s}"
+TEXT = f"mcpServers: {{srv: {{command: cat}}}}\nserver: {{limits: {LIMITS}}}\n"
 
 
 class Pipes(StringTransport):
@@ -61,6 +62,7 @@ class Case(SynchronousTestCase):
     def assertOver(self, piped: Piped) -> None:
         """Everything has ended: no timer is left."""
         self.successResultOf(piped.over)
+        self.clock.advance(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertFalse(piped.running)
 
@@ -182,7 +184,7 @@ class EndTests(Case):
         self.assertOver(piped)
 
     def test_a_client_that_does_not_read_and_has_closed_its_end(self) -> None:
-        """Is noticed, although nothing is read from it."""
+        """Is noticed after write_timeout, although nothing is read from it."""
         piped = self.start()
         asked: list[int] = []
 
@@ -194,7 +196,10 @@ class EndTests(Case):
         self.clock.pump([1.0] * 3)
         self.assertEqual(asked, [])
         piped.pipe.pauseProducing()
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(asked, [])
         self.clock.advance(1.0)
+        self.assertEqual(asked, [1])
         self.assertNoResult(piped.over)
         self.clock.advance(1.0)
         self.assertOver(piped)
