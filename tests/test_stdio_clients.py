@@ -239,6 +239,31 @@ class LineTests(PipeCase):
         self.assertEqual(client.wait(), 0)
         self.assertQuiet(client)
 
+    def test_a_client_that_does_not_read_standard_error(self) -> None:
+        """The log is lost; the conversation goes on."""
+        config = self.configuration({"demo": self.child()}, logging={"level": "debug"})
+        popen = subprocess.Popen(
+            [MCPTUNNEL, "stdio", "--config", config],
+            env={**os.environ, **python_env()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        client = PipeClient(popen, self.place / "none")
+        self.addCleanup(client.close)
+        assert popen.stderr is not None
+        self.addCleanup(popen.stderr.close)
+        client.log.write_text("")
+        client.say(initialize(), INITIALIZED)
+        client.hear()
+        for number in range(1, 1000):
+            client.say(call(number, "add", a=1, b=1))
+            self.assertEqual(client.hear()["id"], number)
+        client.stdin.close()
+        self.assertEqual(client.wait(), 0)
+        self.assertGreater(len(popen.stderr.read()), 60_000)
+
     def test_what_is_refused(self) -> None:
         """With status 1 or 2, lines on standard error, and not a byte on standard output."""
         config = self.configuration({"demo": self.child()})

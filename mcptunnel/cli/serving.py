@@ -15,6 +15,7 @@ from twisted.logger import globalLogBeginner
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import TunnelError
 from mcptunnel.observe.daemonlog import observer_for
+from mcptunnel.observe.lossy import LossyText
 from mcptunnel.pipe.protocol import writer_gone
 from mcptunnel.services.piped import Piped, piped_from
 
@@ -47,7 +48,7 @@ def serve(config: Config, server: str | None = None, *, quiet: bool = False) -> 
     piped = piped_from(config, reactor, server)
     stdin, stdout = _take_standard_streams()
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    observer = observer_for(sys.stderr, config.logging.level, colour=colour)
+    observer = observer_for(LossyText(2), config.logging.level, colour=colour)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     _run(piped, reactor, stdin, stdout)
     return 1 if piped.failed else 0
