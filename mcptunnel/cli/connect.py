@@ -147,6 +147,9 @@ def option(key: str) -> str:
 def _in_options(text: str) -> str:
     """A text of the loader, which knows keys only, for somebody who knows options only."""
     text = text.removeprefix("connect:1: ").replace("the daemon", "mcptunnel")
+    # The rules call keys by their last word, too.
+    for key in _FILES:
+        text = re.sub(rf"(?<![.\w]){key}\b", _OPTIONS[key], text)
     return re.sub(r"(?:mcpServers|server)\.[\w.\-]+", lambda key: option(key[0]), text)
 
 

@@ -101,6 +101,27 @@ class ConnectTests(Case):
         self.assertEqual(config.server.limits.request_timeout, 90.0)
         self.assertEqual(config.logging.access, "off")
 
+    def test_how_the_server_is_spoken_to(self) -> None:
+        """Found out, unless it is said; our own certificate where one is asked for."""
+        server = self.connect(self.URL).servers["remote"]
+        self.assertEqual((server.era, server.type, server.cert_file), ("auto", None, None))
+        files = [Path(self.mktemp()), Path(self.mktemp())]
+        for file in files:
+            file.write_text("")
+        cert, key = map(str, files)
+        more = ("--era", "legacy", "--type", "sse", "--cert-file", cert, "--key-file", key)
+        server = self.connect(self.URL, *more).servers["remote"]
+        self.assertEqual((server.era, server.type), ("legacy", "sse"))
+        self.assertEqual((server.cert_file, server.key_file), (cert, key))
+        self.assertEqual(self.connect("wss://mcp.example.com/ws").servers["remote"].type, "ws")
+        for argv, words in (
+            (("--cert-file", cert), "--cert-file is given without --key-file"),
+            (("--key-file", key), "--key-file is given without --cert-file"),
+            (("--type", "ws"), "--type: "),
+        ):
+            (line,) = self.refused("connect", self.URL, *argv)
+            self.assertIn(words, line)
+
     def test_secrets_may_stand_elsewhere(self) -> None:
         """In a variable or a file; what looks like a reference and is none has a spelling, too."""
         secret = Path(self.mktemp())
