@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from tests.conformance import CLIENT, EVERYTHING, Checks, client_suites, differences, server_suites, source
 from tests.daemon import DaemonCase, python_env
 from tests.processes import OutsideCase, free_port
+
+# What cannot be the same, by suite and way, and why. In this check the server closes the event stream of a call that is
+# not answered yet, so that its client comes back for the rest. On standard output there is no such stream: MCP
+# 2025-11-25, Transports, "stdio" knows nothing that a server could say for it, and the SDK's call for it does nothing.
+IMPOSSIBLE: Final = {
+    ("2025-11-25", "stdio"): "server-sse-polling: server-sse-disconnect-resume",
+}
 
 
 class ServerTests(DaemonCase):
@@ -35,12 +43,14 @@ class ServerTests(DaemonCase):
             direct, *through = threads.map(lambda url: suite.server(node, url), urls)
         # A run that has found nothing to check must not pass.
         self.assertEqual((direct.scenarios, direct.statuses), (suite.scenarios, ["SUCCESS"] * suite.checks), direct)
-        lost = [
-            f"{way}: {line}"
-            for way, checks in zip(("http", "stdio"), through, strict=True)
-            for line in differences(direct, checks)
-        ]
-        self.assertEqual(lost, [], "\n" + "\n".join(lost))
+        for way, checks in zip(("http", "stdio"), through, strict=True):
+            lost = differences(direct, checks)
+            impossible = IMPOSSIBLE.get((name, way))
+            if impossible is not None:
+                # Exactly this one: when it can be done after all, this must say so.
+                self.assertTrue(lost and lost[0].startswith(impossible), lost)
+                del lost[0]
+            self.assertEqual(lost, [], "\n".join(["", way, *lost]))
 
     def test_2025_06_18(self) -> None:
         """Every scenario that the suite knows for 2025-06-18."""

@@ -11,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from mcptunnel import __version__
 from mcptunnel.core.errors import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION, RpcError
 from mcptunnel.core.exchange import error_code
 from mcptunnel.core.jsonrpc import Message, encode
 from mcptunnel.core.link import Upstream
-from mcptunnel.core.mcp import CAPABILITIES_KEY, MODERN_VERSIONS, VERSION_KEY, Era
+from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, MODERN_VERSIONS, VERSION_KEY, Era
 
 __all__ = ["DISCOVER", "PROBE_SECONDS", "Eras", "speaks_modern"]
 
 # A server that says nothing at all for so long is taken for one that waits for `initialize`.
 PROBE_SECONDS: Final = 10.0
 DISCOVER: Final = b'{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{"_meta":%b}}' % encode(
-    {VERSION_KEY: MODERN_VERSIONS[-1], CAPABILITIES_KEY: {}}
+    {
+        VERSION_KEY: MODERN_VERSIONS[-1],
+        CAPABILITIES_KEY: {},
+        INFO_KEY: {"name": "mcptunnel", "version": __version__},
+    }
 )
 # Errors that only 2026-07-28 has.
 _MODERN_ERRORS: Final = (HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION)
