@@ -23,7 +23,8 @@ _PREFIX: Final = "Mcp-Param-"
 _TYPES: Final = ("string", "integer", "boolean")
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DECIMAL: Final = re.compile(r"(-?[0-9]+)(?:\.0+)?")
+# No number of a tool is longer; Python refuses to read those of thousands of digits.
+_DECIMAL: Final = re.compile(r"(-?[0-9]{1,400})(?:\.0+)?", re.ASCII)
 # Members of a schema that hold values, not schemas.
 _VALUES: Final = frozenset({"default", "examples", "const", "enum"})
 # Schemas are untrusted: nothing deeper is looked at.
