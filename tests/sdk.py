@@ -1,17 +1,17 @@
-"""The official MCP client, over HTTP, over HTTP+SSE and over WebSocket, through one and the same list of steps."""
+"""The official MCP client, over HTTP, HTTP+SSE, WebSocket and pipes, through one and the same list of steps."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import anyio
 import httpx2
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 
 from tests.certificates import NAME
 
-__all__ = ["ERAS", "over_http", "over_sse", "over_websocket", "session", "walk"]
+__all__ = ["ERAS", "over_http", "over_sse", "over_stdio", "over_websocket", "session", "walk"]
 
 # The client's two ways to open: a handshake, or none in the newest revision.
 ERAS: Final = ("legacy", "2026-07-28")
@@ -104,6 +104,11 @@ async def over_websocket(
                 yield incoming, outgoing
             finally:
                 tasks.cancel_scope.cancel()
+
+
+def over_stdio(argv: Sequence[str], env: Mapping[str, str]) -> Any:
+    """The program ``argv``, which speaks MCP on its standard input and output; the client starts and ends it."""
+    return StdioServerParameters(command=argv[0], args=list(argv[1:]), env=dict(env))
 
 
 async def _answer(context: Any, params: Any) -> ElicitResult:

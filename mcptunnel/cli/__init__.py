@@ -13,20 +13,22 @@ from collections.abc import Sequence
 from typing import Final
 
 from mcptunnel import __version__
-from mcptunnel.cli import devcert, explain
+from mcptunnel.cli import connect, devcert, explain, stdio
 from mcptunnel.core.errors import TunnelError
 
 __all__ = ["COMMANDS", "main"]
 
 # The modules behind the commands, in the order in which the help lists them.
-COMMANDS: Final = (explain, devcert)
+COMMANDS: Final = (stdio, connect, explain, devcert)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; ``argv`` is without the program's name, None for the process's own."""
     parser = argparse.ArgumentParser(
         prog="mcptunnel",
-        description="Look into an mcptunnel daemon's decisions. The daemon itself is started with: twistd -n mcptunnel",
+        description="Put MCP servers behind one secure address. The daemon that does it is started with: "
+        "twistd -n mcptunnel --config FILE. These commands serve a program that starts its MCP servers itself, and "
+        "show what the daemon would decide.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mcptunnel {__version__}")

@@ -122,7 +122,7 @@ class Section(Generic[T]):
         build: Makes the value of those keys that are there; the schema's defaults fill the rest.
         fields: Reader of each key.
         required: Keys without which nothing can be built.
-        foreign: Keys of other programs' files that mean nothing here.
+        foreign: Keys of other programs' files that mean nothing here, or not what they mean in our own file.
         synonyms: Names that people try, and the keys they mean.
     """
 
@@ -141,7 +141,8 @@ class Section(Generic[T]):
         given: set[str] = set()
         for key, item in node.entries:
             spot = at.child(key.name, key.place)
-            read = self.fields.get(key.name)
+            ignored = spot.scope.foreign and key.name in self.foreign
+            read = None if ignored else self.fields.get(key.name)
             if read is None:
                 self._unknown(key.name, spot, at)
             elif not (isinstance(item, ScalarNode) and item.kind == "null"):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from mcptunnel.config import checks, desktop, files, sections
-from mcptunnel.config.containers import Listed, Section
+from mcptunnel.config.containers import Listed, Named, Section
 from mcptunnel.config.fields import RefusedError, note
 from mcptunnel.config.interpolate import FileError, References, expand
 from mcptunnel.config.positions import MapNode, Place, ScalarNode
@@ -147,6 +147,7 @@ ROOT: Final[Section[dict[str, Any]]] = Section(
         "auth": sections.AUTH,
         "mcpServers": read_servers,
         "include": Listed(item=desktop.pattern, expected="JSON files", single=True),
+        "aggregate": sections.AGGREGATE,
         "registry": sections.REGISTRY,
         "admin": sections.ADMIN,
         "logging": sections.LOGGING,
@@ -171,6 +172,8 @@ def _walk(section: Section[Any], above: str) -> Iterator[tuple[str, Section[Any]
             yield from _walk(read, path)
         elif isinstance(read, Listed) and isinstance(read.item, Section):
             yield from _walk(read.item, f"{path}[]")
+        elif isinstance(read, Named) and isinstance(read.item, Section):
+            yield from _walk(read.item, f"{path}.NAME")
 
 
 # Beyond three places, a list of them explains nothing.

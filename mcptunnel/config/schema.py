@@ -14,6 +14,7 @@ from attrs import field, frozen
 __all__ = [
     "DEFAULT_HSTS_MAX_AGE",
     "AdminConfig",
+    "AggregateConfig",
     "AuthConfig",
     "CertificatePair",
     "ClientCertificateConfig",
@@ -28,6 +29,7 @@ __all__ = [
     "ServerConfig",
     "TlsConfig",
     "TokenConfig",
+    "ToolOverride",
     "UpstreamConfig",
 ]
 
@@ -136,6 +138,8 @@ class LimitsConfig:
         session_idle_timeout: A legacy session without traffic ends.
         request_timeout: Silence of an upstream after which a call fails; progress counts as life.
         request_max_time: Longest life of one call.
+        input_timeout: How long a call waits for a client's answer to a question of its server (2026-07-28).
+        parked: Calls in all that wait so.
     """
 
     connections: int = 10_000
@@ -157,6 +161,8 @@ class LimitsConfig:
     session_idle_timeout: float = 1800.0
     request_timeout: float = 120.0
     request_max_time: float = 3600.0
+    input_timeout: float = 600.0
+    parked: int = 1_000
 
 
 @frozen(kw_only=True)
@@ -194,12 +200,15 @@ class SecurityConfig:
         headers: Overrides of the default response headers; a None value removes the header.
         allowed_hosts: ``host`` (any port) or ``host:port``; empty means ``public_url`` and the bound names.
         allowed_origins: ``scheme://host[:port]``; empty means ``public_url`` and the bound names.
+        seal_keys: The first seals what clients carry for us, all open it. Empty: a random key at each start, so that
+            sessions and open questions do not survive a restart.
     """
 
     headers: Mapping[str, str | None] = field(factory=dict)
     rate_limit: RateLimitConfig | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    seal_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @frozen(kw_only=True)
@@ -254,22 +263,58 @@ def _url_repr(url: str | None) -> str:
     return repr(f"{base}?…") if mark else repr(url)
 
 
+def _proxy_repr(url: str | None) -> str:
+    """A proxy's URL without what it is logged in with."""
+    scheme, mark, rest = (url or "").partition("://")
+    user, sign, host = rest.rpartition("@")
+    return repr(f"{scheme}://…@{host}") if mark and sign and user else repr(url)
+
+
+@frozen(kw_only=True)
+class ToolOverride:
+    """What clients see of one tool of a server, instead of what the server says. None: as the server says.
+
+    Attributes:
+        hidden: Clients neither see nor call it.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    hidden: bool = False
+
+
 @frozen(kw_only=True)
 class UpstreamConfig:
     """One entry of ``mcpServers``: a child process (``command``) or an address (``url``), never both.
 
     Attributes:
         name: The entry's key.
+        type: How it is spoken to; ``ws`` whenever the URL is one of WebSocket. None: not said, so an http address is
+            Streamable HTTP, or HTTP+SSE if that is all it understands.
+        era: ``legacy`` is MCP with sessions (until 2025-11-25), ``modern`` the one without; ``auto`` finds out.
+        sharing: ``session``: a process or connection for each session; ``shared``: one for all of them.
+        request_timeout: Silence after which a call fails; None as in ``server.limits``.
+        request_max_time: Longest life of one call; None as in ``server.limits``.
         args: Arguments, never passed through a shell.
         env: Variables added to the child's environment.
         cwd: Working directory of the child; None for the daemon's own.
-        url: Address of a Streamable HTTP server; http or https.
+        url: Address of a server; http, https, ws or wss.
         headers: Header lines sent with every upstream request; values are secret.
         ca_file: CA certificates that an https upstream must chain to, instead of the system's.
+        cert_file: The certificate that we show an https or wss server, PEM, ours first; needs ``key_file``.
+        key_file: Its private key.
+        proxy: http URL of the proxy on the way; ``none`` for no proxy; None as the environment says
+            (``HTTPS_PROXY`` and the like).
+        tools: Overrides by the server's own names of its tools.
         enabled: False leaves the entry out.
     """
 
     name: str
+    type: Literal["stdio", "http", "sse", "ws"] | None = None
+    era: Literal["auto", "legacy", "modern"] = "auto"
+    sharing: Literal["session", "shared"] = "session"
+    request_timeout: float | None = None
+    request_max_time: float | None = None
     command: str | None = None
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(factory=dict, repr=False)
@@ -277,7 +322,25 @@ class UpstreamConfig:
     url: str | None = field(default=None, repr=_url_repr)
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    proxy: str | None = field(default=None, repr=_proxy_repr)
+    tools: Mapping[str, ToolOverride] = field(factory=dict)
     enabled: bool = True
+
+
+@frozen(kw_only=True)
+class AggregateConfig:
+    """``aggregate``: all servers as one, at ``/mcp``.
+
+    Attributes:
+        prefix: When names get ``server__`` in front: ``on-collision`` only those that several servers use. None: never
+            with one server, always with more.
+        timeout: How long a list that several servers contribute to waits for one of them.
+    """
+
+    prefix: Literal["always", "never", "on-collision"] | None = None
+    timeout: float = 10.0
 
 
 @frozen(kw_only=True)
@@ -323,6 +386,7 @@ class Config:
     security: SecurityConfig = SecurityConfig()
     auth: AuthConfig = AuthConfig()
     servers: Mapping[str, UpstreamConfig] = field(factory=dict)
+    aggregate: AggregateConfig = AggregateConfig()
     registry: RegistryConfig = RegistryConfig()
     admin: AdminConfig | None = None
     logging: LoggingConfig = LoggingConfig()

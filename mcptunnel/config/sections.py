@@ -1,4 +1,4 @@
-"""The readers of ``server``, ``security``, ``auth``, ``registry``, ``admin`` and ``logging``: one table per class.
+"""The readers of every top-level section but ``mcpServers`` and ``include``: one table per class.
 
 Ranges of single values are here; rules that look at several keys are in :mod:`mcptunnel.config.checks`.
 """
@@ -6,6 +6,7 @@ Ranges of single values are here; rules that look at several keys are in :mod:`m
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from mcptunnel.config import schema, syntax
@@ -27,7 +28,7 @@ from mcptunnel.config.report import At
 from mcptunnel.config.secrets import WEAK_ADVICE, is_weak
 from mcptunnel.config.units import FormatError
 
-__all__ = ["ADMIN", "AUTH", "LOGGING", "REGISTRY", "SECURITY", "SERVER"]
+__all__ = ["ADMIN", "AGGREGATE", "AUTH", "LOGGING", "REGISTRY", "SECURITY", "SERVER"]
 
 # sun_path of sockaddr_un holds 108 bytes, the last a NUL.
 _UNIX_PATH: Final = 107
@@ -162,6 +163,8 @@ LIMITS: Final = Section(
         "session_idle_timeout": duration(1, 30 * _DAY),
         "request_timeout": _PATIENCE,
         "request_max_time": duration(0.001, 30 * _DAY),
+        "input_timeout": _PATIENCE,
+        "parked": whole(1, 1_000_000),
     },
 )
 
@@ -201,6 +204,18 @@ RATE_LIMIT: Final = Section(
     synonyms={"rate": "requests_per_second", "rps": "requests_per_second"},
 )
 
+
+def _own_secret(check: Callable[[str], str], node: Node, at: At) -> str:
+    """A secret of the operator's, which YAML must not have made a number of."""
+    if isinstance(node, ScalarNode) and node.kind not in ("null", "str"):
+        raise RefusedError("the secret is a number or truth value to YAML; put it in quotes")
+    return text(check, "a secret", secret=True)(node, at)
+
+
+def _seal_key(node: Node, at: At) -> str:
+    return _own_secret(syntax.seal_key, node, at)
+
+
 SECURITY: Final = Section(
     build=schema.SecurityConfig,
     fields={
@@ -208,15 +223,19 @@ SECURITY: Final = Section(
         "rate_limit": RATE_LIMIT,
         "allowed_hosts": Listed(item=text(syntax.allowed_host, "a host"), expected="hosts", split=True),
         "allowed_origins": Listed(item=text(syntax.allowed_origin, "an origin"), expected="origins", split=True),
+        "seal_keys": Listed(item=_seal_key, expected="secrets", single=True),
     },
-    synonyms={"hosts": "allowed_hosts", "origins": "allowed_origins", "cors": "allowed_origins"},
+    synonyms={
+        "hosts": "allowed_hosts",
+        "origins": "allowed_origins",
+        "cors": "allowed_origins",
+        "seal_key": "seal_keys",
+    },
 )
 
 
 def _secret(node: Node, at: At) -> str:
-    if isinstance(node, ScalarNode) and node.kind not in ("null", "str"):
-        raise RefusedError("the secret is a number or truth value to YAML; put it in quotes")
-    value = text(syntax.secret, "a secret", secret=True)(node, at)
+    value = _own_secret(syntax.secret, node, at)
     if is_weak(value):
         at.warn(f"the secret is short; {WEAK_ADVICE}")
     return value
@@ -276,6 +295,11 @@ AUTH: Final = Section(
         "client_certificates": Listed(item=CLIENT_CERTIFICATE, expected="rules {name, match}"),
     },
     synonyms={"token": "tokens", "bearer": "tokens", "api_keys": "tokens"},
+)
+
+AGGREGATE: Final = Section(
+    build=schema.AggregateConfig,
+    fields={"prefix": choice("always", "never", "on-collision"), "timeout": _PATIENCE},
 )
 
 REGISTRY: Final = Section(

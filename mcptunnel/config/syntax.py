@@ -30,11 +30,15 @@ __all__ = [
     "header_value",
     "is_loopback",
     "network",
+    "own_tool",
+    "proxy_url",
     "public_url",
+    "seal_key",
     "secret",
     "server_name",
     "sha256",
     "token_name",
+    "tool_name",
     "upstream_url",
     "web_url",
 ]
@@ -48,6 +52,7 @@ _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 _VISIBLE: Final = re.compile(r"[!-~]+", re.ASCII)
+_TOOL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _CIPHER: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -170,10 +175,34 @@ def web_url(value: str) -> str:
 
 def upstream_url(value: str) -> str:
     """The address of an MCP server."""
-    scheme = value.partition(":")[0].lower()
-    if scheme in ("ws", "wss"):
-        raise FormatError("is a WebSocket URL, not yet supported by this version; use the server's Streamable HTTP URL")
-    _url(value, ("https", "http"), "https://docs.example.com/mcp")
+    _url(value, ("https", "http", "wss", "ws"), "https://docs.example.com/mcp")
+    return value
+
+
+def proxy_url(value: str) -> str:
+    """The address of an HTTP proxy, with or without ``user:password@``; or ``none``."""
+    if value == "none":
+        return value
+    example = "http://proxy.example.com:3128"
+    scheme, mark, rest = value.partition("://")
+    user, _, place = rest.rpartition("@")
+    parts = _url(f"{scheme}{mark}{place}", ("http",), example)
+    if parts.path not in ("", "/") or "?" in place or "/" in user or (user and not _VISIBLE.fullmatch(user)):
+        raise FormatError(f"is not the URL of a proxy; write such as {example} or http://user:password@host:3128")
+    return value
+
+
+def tool_name(value: str) -> str:
+    """The name of a tool as clients see it (MCP 2025-11-25, "Tool Names")."""
+    if not _TOOL.fullmatch(value):
+        raise FormatError("is not a name for a tool; write 1 to 128 letters, digits, dots, _ and -")
+    return value
+
+
+def own_tool(value: str) -> str:
+    """The name of a tool as its server says it, which may be any text."""
+    if not value:
+        raise FormatError("is empty; write the name by which the server knows the tool")
     return value
 
 
@@ -237,6 +266,13 @@ def secret(value: str) -> str:
         raise FormatError("is empty; a token needs a secret, of 16 characters or more")
     if not _VISIBLE.fullmatch(value):
         raise FormatError("holds blanks or non-ASCII characters; a bearer token cannot")
+    return value
+
+
+def seal_key(value: str) -> str:
+    """A secret from which a key is made: 32 characters or more, and no repetition of a few."""
+    if len(value) < 32 or len(set(value)) < 8:
+        raise FormatError("can be guessed; write 32 characters or more, as `openssl rand -hex 32` prints them")
     return value
 
 

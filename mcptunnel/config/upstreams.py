@@ -13,6 +13,7 @@ from mcptunnel.config.fields import (
     RefusedError,
     boolean,
     choice,
+    duration,
     existing_file,
     note,
     path,
@@ -20,13 +21,15 @@ from mcptunnel.config.fields import (
 )
 from mcptunnel.config.positions import MapNode, Node, Place, ScalarNode, seen
 from mcptunnel.config.report import At
-from mcptunnel.config.schema import UpstreamConfig
+from mcptunnel.config.schema import ToolOverride, UpstreamConfig
 from mcptunnel.config.units import FormatError
 
 __all__ = ["ENTRY", "read_server", "read_servers"]
 
 _STDIO_KEYS: Final = ("args", "env", "cwd")
-_HTTP_KEYS: Final = ("headers", "ca_file")
+_URL_KEYS: Final = ("headers", "ca_file", "cert_file", "key_file", "proxy")
+
+_DAY: Final = 86_400.0
 
 # Set for each request by the protocol; a fixed value of the operator's would break it.
 _OWN_HEADERS: Final = frozenset(
@@ -47,7 +50,8 @@ _OWN_HEADERS: Final = frozenset(
     }
 )
 
-# Keys that desktop programs and their extensions write into an entry, without meaning for a daemon.
+# Keys that desktop programs and their extensions write into an entry, without meaning for a daemon; those that mean
+# something in our own file mean something else there.
 FOREIGN_KEYS: Final = frozenset(
     {
         "$schema",
@@ -71,6 +75,8 @@ FOREIGN_KEYS: Final = frozenset(
         "note",
         "oauth",
         "provider",
+        "request_max_time",
+        "request_timeout",
         "sandbox",
         "sandboxEnabled",
         "startupTimeout",
@@ -116,6 +122,16 @@ _TRANSPORTS: Final = {
     "local": "stdio",
 }
 
+_TOOL: Final = Section(
+    build=ToolOverride,
+    fields={
+        "name": text(syntax.tool_name, "a name", truth=True),
+        "description": text(str, "a text", truth=True),
+        "hidden": boolean,
+    },
+    synonyms={"rename": "name", "hide": "hidden", "title": "name"},
+)
+
 ENTRY: Final[Section[dict[str, Any]]] = Section(
     build=dict,
     fields={
@@ -129,6 +145,14 @@ ENTRY: Final[Section[dict[str, Any]]] = Section(
         "enabled": boolean,
         "disabled": boolean,
         "type": choice("stdio", "http", "sse", "ws", also=_TRANSPORTS),
+        "era": choice("auto", "legacy", "modern"),
+        "sharing": choice("session", "shared"),
+        "request_timeout": duration(0.001, _DAY),
+        "request_max_time": duration(0.001, 30 * _DAY),
+        "cert_file": existing_file("client certificate"),
+        "key_file": existing_file("private key"),
+        "proxy": text(syntax.proxy_url, "a URL or none", secret=True),
+        "tools": Named(name=syntax.own_tool, item=_TOOL, expected="tools"),
     },
     foreign=FOREIGN_KEYS,
     synonyms={
@@ -142,6 +166,12 @@ ENTRY: Final[Section[dict[str, Any]]] = Section(
         "httpUrl": "url",
         "endpoint": "url",
         "ca": "ca_file",
+        "cert": "cert_file",
+        "key": "key_file",
+        "timeout": "request_timeout",
+        "http_proxy": "proxy",
+        "https_proxy": "proxy",
+        "tool": "tools",
     },
 )
 
@@ -178,10 +208,10 @@ def read_server(name: str, node: Node, at: At) -> UpstreamConfig:
     values = ENTRY(node, at)
     if on is not None and on is off:
         at.error("enabled and disabled contradict each other; keep enabled")
-    _check_kind(values, at, enabled)
+    _check_kind(values, at)
     if not at.report.sound(at.key):
         raise RefusedError
-    fields = {key: value for key, value in values.items() if key not in ("enabled", "disabled", "type")}
+    fields = {key: value for key, value in values.items() if key not in ("enabled", "disabled")}
     return UpstreamConfig(name=name, enabled=enabled, **fields)
 
 
@@ -194,7 +224,7 @@ def _switch(node: MapNode, name: str, at: At) -> bool | None:
         return None
 
 
-def _check_kind(values: dict[str, Any], at: At, enabled: bool) -> None:
+def _check_kind(values: dict[str, Any], at: At) -> None:
     """Command or address, and nothing that belongs to the other."""
     command, url = (at.path(key) in at.report.given for key in ("command", "url"))
     if command and url:
@@ -204,27 +234,60 @@ def _check_kind(values: dict[str, Any], at: At, enabled: bool) -> None:
         if at.report.sound(at.path("command"), at.path("url")):
             at.error("names no server; add command (a program to run) or url (an address)")
         return
-    kind, other = ("command", _HTTP_KEYS) if command else ("url", _STDIO_KEYS)
+    kind, other = ("command", _URL_KEYS) if command else ("url", _STDIO_KEYS)
     for key in [key for key in other if at.path(key) in at.report.given]:
         if at.scope.foreign:
             at.again(key).warn(f"ignored: it means nothing beside {kind}")
             values.pop(key, None)
         else:
             at.again(key).error(f"means nothing beside {kind}; remove it")
-    if "type" in values:
-        _check_transport(values["type"], kind, at.again("type"), enabled)
-    if url and "url" in values and values.get("headers"):
-        parts = urlsplit(values["url"])
-        if parts.scheme == "http" and not syntax.is_loopback(parts.hostname or ""):
-            at.again("url").warn("the headers travel unencrypted over http; use https if the server can")
+    if command and values.get("type", "stdio") != "stdio":
+        at.again("type").error(f"'{values['type']}' does not go with command; remove type, command says it already")
+    if "url" in values and not (at.scope.idle and "${" in values["url"]):
+        _check_address(values, at)
+    _check_tools(values.get("tools", {}), at)
 
 
-def _check_transport(transport: str, kind: str, at: At, enabled: bool) -> None:
-    if (transport == "stdio") != (kind == "command"):
-        at.error(f"'{transport}' does not go with {kind}; remove type, {kind} says it already")
-    elif transport in ("sse", "ws"):
-        message = f"{'HTTP+SSE' if transport == 'sse' else 'WebSocket'} servers are not yet supported by this version"
-        if enabled:
-            at.error(f"{message}; use the server's Streamable HTTP URL with type: http, or set enabled: false")
-        else:
-            at.warn(message)
+def _check_address(values: dict[str, Any], at: At) -> None:
+    """What the scheme of the URL decides."""
+    parts = urlsplit(values["url"])
+    web = parts.scheme in ("http", "https")
+    transport = values.get("type")
+    if transport == "stdio":
+        at.again("type").error("'stdio' does not go with url; remove type, url says it already")
+    elif transport == "ws" and web:
+        at.again("type").error("'ws' does not go with an http address; write url: wss://… or ws://…, or remove type")
+    elif transport in ("http", "sse") and not web:
+        at.again("type").error(f"'{transport}' does not go with a WebSocket address; remove type, url says it already")
+    elif not web:
+        values["type"] = "ws"
+    if values.get("sharing") == "shared" and web and transport in (None, "http"):
+        at.again("sharing").error(
+            "'shared' means nothing for Streamable HTTP, where each session asks for itself; remove it"
+        )
+    _check_pair(values, at, secure=parts.scheme in ("https", "wss"))
+    if values.get("headers") and parts.scheme in ("http", "ws") and not syntax.is_loopback(parts.hostname or ""):
+        secure = "https" if web else "wss"
+        at.again("url").warn(f"the headers travel unencrypted over {parts.scheme}; use {secure} if the server can")
+
+
+def _check_pair(values: dict[str, Any], at: At, *, secure: bool) -> None:
+    cert, key = (at.path(name) in at.report.given for name in ("cert_file", "key_file"))
+    if cert != key:
+        there, missing = ("cert_file", "key_file") if cert else ("key_file", "cert_file")
+        at.again(there).error(f"{there} is given without {missing}; add {missing} beside it")
+    elif cert and not secure:
+        at.again("cert_file").error("there is no TLS to show a certificate in; write an https or wss url, or remove it")
+
+
+def _check_tools(tools: dict[str, ToolOverride], at: At) -> None:
+    """No two tools under one name."""
+    shown: dict[str, str] = {}
+    spot = at.again("tools")
+    for own, tool in tools.items():
+        name = tool.name or own
+        if tool.hidden:
+            continue
+        if name in shown:
+            spot.again(own).error(f"would be shown as {seen(name)}, as {seen(shown[name])} is; choose another name")
+        shown.setdefault(name, own)

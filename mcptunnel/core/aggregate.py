@@ -6,22 +6,26 @@ A server that is down, slow or lying costs its own part of the answer and nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from mcptunnel.core.directory import Directory
 from mcptunnel.core.dispatch import LISTS, Links, authorize, reference, to_named, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange, error_code
 from mcptunnel.core.fanout import ask, ask_all, fan_out
-from mcptunnel.core.jsonrpc import Message, Span, decode, encode, result_reply
+from mcptunnel.core.jsonrpc import Message, Span, decode, encode, loads, result_reply
 from mcptunnel.core.link import unavailable
 from mcptunnel.core.listen import listen
 from mcptunnel.core.lists import Part, listing, whole
 from mcptunnel.core.mcp import LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS
-from mcptunnel.core.principal import Principal, reaches
-from mcptunnel.core.routing import Target, candidates, maybe_shortened, split
+from mcptunnel.core.naming import found_by_form, shown
+from mcptunnel.core.principal import Principal, permits, reaches
+from mcptunnel.core.routing import Target, candidates, maybe_shortened
 
-__all__ = ["Directory", "to_many"]
+__all__ = ["PAGE", "Directory", "to_many"]
+
+# Entries of one page of a list of several servers.
+PAGE: Final = 1000
 
 
 def to_many(links: Links, exchange: Exchange, target: Target, directory: Directory, identity: dict[str, str]) -> None:
@@ -31,7 +35,7 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
         links: Where the links are.
         exchange: The request.
         target: The servers.
-        directory: What is known of resource owners.
+        directory: What is known of their names and resources.
         identity: Our own ``serverInfo``.
 
     Raises:
@@ -41,17 +45,17 @@ def to_many(links: Links, exchange: Exchange, target: Target, directory: Directo
     method = message.method or ""
     servers = [name for name in target.servers if reaches(exchange.principal, name)]
     if method == "initialize":
-        _initialize(links, exchange, servers, identity)
+        _initialize(links, exchange, servers, target.patience, identity)
     elif method == "server/discover":
-        _discover(links, exchange, servers, identity)
+        _discover(links, exchange, servers, target.patience, identity)
     elif method in LISTS:
-        _list(links, exchange, servers, directory)
+        _list(links, exchange, servers, target, directory)
     elif method == "subscriptions/listen" and exchange.era == "modern":
-        listen(links, exchange, servers, directory)
+        listen(links, exchange, servers, target.patience, directory)
     elif method == "ping" and exchange.era == "legacy":
         _answer(exchange, {})
     elif method == "logging/setLevel" and exchange.era == "legacy":
-        _every(links, exchange, servers)
+        _every(links, exchange, servers, target.patience)
     elif (named := reference(exchange)) is not None:
         place, name = named
         exchange.record.target = name
@@ -69,6 +73,7 @@ def _by_name(
     links: Links, exchange: Exchange, target: Target, directory: Directory, place: Span, name: str, method: str
 ) -> None:
     list_method = "tools/list" if method == "tools/call" else "prompts/list"
+    by_form = found_by_form(target, list_method, name)
 
     def send(found: tuple[str, str] | None) -> None:
         if found is None:
@@ -76,47 +81,46 @@ def _by_name(
         try:
             to_named(links, exchange, found[0], place, found[1])
         except RpcError as e:
-            # The caller knows the name with its prefix.
+            # The caller knows the name as it is shown.
             raise unknown(method, name) if e.reason.startswith("unknown_") else e from None
 
     def listed(answers: dict[str, Any]) -> None:
-        _remember(directory, list_method, {k: v for k, v in answers.items() if isinstance(v, Part)})
+        shown(target, list_method, {k: v for k, v in answers.items() if isinstance(v, Part)}, directory)
         found = directory.named(list_method, name)
         failure = next((answer for answer in answers.values() if isinstance(answer, RpcError)), None)
         if found is None and failure is not None:
             raise failure
         # A whole name of that form that no list has: its server knows what to say.
-        send(found or split(target, name))
+        send(found or by_form)
 
-    if not maybe_shortened(name):
-        send(split(target, name))
+    if target.prefix == "always" and not maybe_shortened(name):
+        send(by_form)
     elif (known := directory.named(list_method, name)) is not None:
         send(known)
     else:
-        # Nothing has been listed here yet, or too long ago.
-        question = listing(exchange, list_method)
-        servers = [server for server in candidates(target, name) if reaches(exchange.principal, server)]
-        fan_out(
-            links, exchange, servers, lambda server, settle: whole(links, exchange, server, question, settle), listed
+        # Nothing has been listed here yet, or too long ago. Names that may collide need the lists of all servers.
+        servers = (
+            [server for server in candidates(target, name) if reaches(exchange.principal, server)]
+            if target.prefix == "always"
+            else list(target.servers)
         )
-
-
-def _remember(directory: Directory, method: str, parts: dict[str, Part]) -> None:
-    """Learn the names that cannot be split; of two that look the same, the first one is meant, as in the list."""
-    if LISTS[method][1] != "name":
-        return
-    seen: set[str] = set()
-    for server, part in parts.items():
-        for item in part.items:
-            if maybe_shortened(item.shown) and item.shown not in seen:
-                seen.add(item.shown)
-                directory.learn_name(method, item.shown, server, item.name)
+        if target.prefix != "always" and all((list_method, server) in directory.listed for server in servers):
+            servers = []
+        question = listing(exchange, list_method)
+        fan_out(
+            links,
+            exchange,
+            servers,
+            lambda server, settle: whole(links, exchange, server, question, target.patience, settle),
+            listed,
+        )
 
 
 def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Directory, uri: str) -> None:
     """To the server that showed ``uri``; unknown ones are tried in order: results link to what no list has."""
     owner = directory.owner(uri)
-    candidates = [owner] if owner in servers else list(servers)
+    likely = [server for server in directory.likely(uri) if server in servers]
+    candidates = [owner] if owner in servers else list(dict.fromkeys([*likely, *servers]))
 
     def attempt(rest: list[str], last: RpcError | Message | None) -> None:
         while rest:
@@ -158,7 +162,7 @@ def _missing(method: str, answer: Part | Message | RpcError) -> str | None:
     return None
 
 
-def _every(links: Links, exchange: Exchange, servers: list[str]) -> None:
+def _every(links: Links, exchange: Exchange, servers: list[str], patience: float) -> None:
     """Ask every server the same and answer with an empty result when any of them took it."""
 
     def merge(answers: dict[str, Any]) -> None:
@@ -167,7 +171,7 @@ def _every(links: Links, exchange: Exchange, servers: list[str]) -> None:
             raise RpcError(METHOD_NOT_FOUND, "no server behind this address does that", reason="method_not_found")
         _answer(exchange, {})
 
-    ask_all(links, exchange, servers, merge)
+    ask_all(links, exchange, servers, patience, merge)
 
 
 def _answer(exchange: Exchange, result: dict[str, Any]) -> None:
@@ -215,7 +219,9 @@ def _instructions(results: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {"instructions": "\n\n".join(texts)} if texts else {}
 
 
-def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
+def _initialize(
+    links: Links, exchange: Exchange, servers: list[str], patience: float, identity: dict[str, str]
+) -> None:
     wanted = exchange.message.param("protocolVersion")
     if not isinstance(wanted, str):
         raise RpcError(INVALID_PARAMS, "params.protocolVersion: expected a string", reason="invalid_params")
@@ -232,10 +238,10 @@ def _initialize(links: Links, exchange: Exchange, servers: list[str], identity: 
             },
         )
 
-    ask_all(links, exchange, servers, merge)
+    ask_all(links, exchange, servers, patience, merge)
 
 
-def _discover(links: Links, exchange: Exchange, servers: list[str], identity: dict[str, str]) -> None:
+def _discover(links: Links, exchange: Exchange, servers: list[str], patience: float, identity: dict[str, str]) -> None:
     def merge(answers: dict[str, Any]) -> None:
         results = _results(answers)
         _answer(
@@ -251,7 +257,7 @@ def _discover(links: Links, exchange: Exchange, servers: list[str], identity: di
             },
         )
 
-    ask_all(links, exchange, servers, merge)
+    ask_all(links, exchange, servers, patience, merge)
 
 
 def _caching(results: dict[str, dict[str, Any]], principal: Principal) -> dict[str, Any]:
@@ -261,23 +267,21 @@ def _caching(results: dict[str, dict[str, Any]], principal: Principal) -> dict[s
     return {"ttlMs": min(lives, default=0), "cacheScope": "public" if public and results else "private"}
 
 
-def _list(links: Links, exchange: Exchange, servers: list[str], directory: Directory) -> None:
+def _list(links: Links, exchange: Exchange, servers: list[str], target: Target, directory: Directory) -> None:
     method = exchange.message.method or ""
-    member, key = LISTS[method]
-    if exchange.message.params.get("cursor") is not None:
-        # All pages of all servers make one page here, so no cursor of ours exists.
-        raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this address", reason="invalid_cursor")
+    first = _place(exchange, directory)
+    if LISTS[method][1] == "name" and target.prefix != "always":
+        # Which names collide must not depend on who asks.
+        servers = list(target.servers)
 
     def question(server: str, settle: Callable[[Any], None]) -> None:
         def done(answer: Part | Message | RpcError) -> None:
             directory.heard(server, method, _missing(method, answer))
             settle(answer)
 
-        whole(links, exchange, server, exchange.message, done)
+        whole(links, exchange, server, first_page, target.patience, done)
 
     def merge(answers: dict[str, Any]) -> None:
-        raws: list[bytes] = []
-        names: set[str] = set()
         good = {name: answer for name, answer in answers.items() if isinstance(answer, Part)}
         if answers and not good:
             refusal = next((a for a in answers.values() if isinstance(a, Message)), None)
@@ -286,18 +290,38 @@ def _list(links: Links, exchange: Exchange, servers: list[str], directory: Direc
             else:
                 exchange.finish(refusal)
                 return
-        for server, part in good.items():
-            for item in part.items:
-                if key == "uri":
-                    directory.learn(item.shown, server)
-                if item.shown not in names:
-                    names.add(item.shown)
-                    raws.append(item.raw)
-        _remember(directory, method, good)
-        result = b'"%b":[%b]' % (member.encode(), b",".join(raws))
+        every = [
+            entry.raw
+            for entry in shown(target, method, good, directory)
+            if permits(exchange.principal, entry.server, entry.own)
+        ]
+        page = every[first : first + PAGE] if directory.seal is not None else every
+        result = b'"%b":[%b]' % (LISTS[method][0].encode(), b",".join(page))
+        if first + len(page) < len(every) and directory.seal is not None:
+            place = encode([method, first + PAGE])
+            result += b',"nextCursor":%b' % encode(directory.seal.close("cursor", exchange.principal.name, place))
         if exchange.era == "modern":
             hints = _caching({server: part.hints for server, part in good.items()}, exchange.principal)
             result += b',"resultType":"complete",' + encode(hints)[1:-1]
         exchange.finish(decode(result_reply(exchange.message.id_raw, b"{%b}" % result)))
 
+    first_page = exchange.message if first == 0 else listing(exchange, method)
     fan_out(links, exchange, servers, question, merge)
+
+
+def _place(exchange: Exchange, directory: Directory) -> int:
+    """Where in the whole list the page begins that the client asks for.
+
+    Raises:
+        RpcError: The cursor is none that this list has given to this principal.
+    """
+    cursor = exchange.message.param("cursor")
+    if cursor is None:
+        return 0
+    found = None
+    if isinstance(cursor, str) and directory.seal is not None:
+        found = directory.seal.open("cursor", exchange.principal.name, cursor)
+    method, place = (None, 0) if found is None else loads(found.text)
+    if method != exchange.message.method:
+        raise RpcError(INVALID_PARAMS, "params.cursor: not a cursor of this list", reason="invalid_cursor")
+    return int(place)

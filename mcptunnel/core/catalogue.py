@@ -63,7 +63,7 @@ class Catalogue:
             patience=_PATIENCE,
         )
         question = listing(exchange, "tools/list")
-        whole(self._links, exchange, server, question, lambda answer: self._learned(server, answer))
+        whole(self._links, exchange, server, question, _PATIENCE, lambda answer: self._learned(server, answer))
 
     def forget(self, server: str) -> None:
         """Its tools have changed."""

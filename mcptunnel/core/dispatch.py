@@ -14,7 +14,7 @@ from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, Span, decode, encode, loads, members, splice
 from mcptunnel.core.principal import Principal, permits
-from mcptunnel.core.routing import Target, join
+from mcptunnel.core.routing import Target
 
 __all__ = ["LISTS", "Item", "Links", "authorize", "filtered", "items", "reference", "to_one"]
 
@@ -42,13 +42,13 @@ class Item(NamedTuple):
     """One entry of a list.
 
     Attributes:
-        shown: What the client will call it by.
         name: What the server calls it by.
-        raw: The entry, as it came but for its prefix.
+        place: Where that stands in ``raw``.
+        raw: The entry as it came.
     """
 
-    shown: str
     name: str
+    place: Span
     raw: bytes
 
 
@@ -118,8 +118,8 @@ def _subscribed(message: Message) -> list[str]:
     return [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
 
 
-def items(reply: Message, method: str, server: str, principal: Principal, *, prefix: bool) -> tuple[list[Item], Any]:
-    """The entries of one list result that ``principal`` may see.
+def items(reply: Message, method: str, server: str) -> tuple[list[Item], Any]:
+    """The entries of one list result.
 
     Returns:
         They, in the server's order, and the server's next cursor or None.
@@ -138,13 +138,8 @@ def items(reply: Message, method: str, server: str, principal: Principal, *, pre
             item = bytes(raw)
             place = members(item)[key]
             name = loads(item[place[0] : place[1]])
-            if not isinstance(name, str) or not permits(principal, server, name):
-                continue
-            shown = name
-            if prefix and key == "name":
-                shown = join(server, name)
-                item = splice(item, [(place, encode(shown))])
-            found.append(Item(shown, name, item))
+            if isinstance(name, str):
+                found.append(Item(name, place, item))
     except (ValueError, KeyError, msgspec.DecodeError):
         raise RpcError(
             -32603, f"server {server} answered {method} with a list that cannot be read", reason="upstream_malformed"
@@ -156,11 +151,12 @@ def filtered(method: str, server: str, principal: Principal) -> Callable[[Messag
     """A rewrite of a list response that leaves out what ``principal`` may not see."""
 
     def rewrite(reply: Message) -> bytes:
-        kept, _ = items(reply, method, server, principal, prefix=False)
+        every, _ = items(reply, method, server)
+        kept = [item.raw for item in every if permits(principal, server, item.name)]
         result = reply.inside(reply.spans["result"], "result")
         edits: list[tuple[Span, bytes]] = []
         if LISTS[method][0] in result:
-            edits.append((result[LISTS[method][0]], b"[%b]" % b",".join(item.raw for item in kept)))
+            edits.append((result[LISTS[method][0]], b"[%b]" % b",".join(kept)))
         if "cacheScope" in result:
             # What is left was chosen for this caller: no cache may show it to another (2026-07-28, "Caching").
             edits.append((result["cacheScope"], b'"private"'))

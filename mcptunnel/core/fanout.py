@@ -15,10 +15,7 @@ from mcptunnel.core.exchange import Exchange, Sink
 from mcptunnel.core.jsonrpc import Message, decode
 from mcptunnel.core.record import Record
 
-__all__ = ["FAN_OUT_PATIENCE", "ask", "ask_all", "fan_out", "part_of"]
-
-# Claude Code gives up at 30 s for initialize and tools/list together.
-FAN_OUT_PATIENCE: Final = 10.0
+__all__ = ["ask", "ask_all", "fan_out", "part_of"]
 
 
 class _Collect:
@@ -61,7 +58,7 @@ def ask(
     server: str,
     raw: bytes,
     done: Callable[..., None],
-    patience: float | None = FAN_OUT_PATIENCE,
+    patience: float | None,
 ) -> None:
     """Send ``raw`` to ``server`` as a part of ``parent``; ``done(reply, error)`` is called once.
 
@@ -100,10 +97,16 @@ def fan_out(
         merge({})
 
 
-def ask_all(links: Links, exchange: Exchange, servers: list[str], merge: Callable[[dict[str, Any]], None]) -> None:
+def ask_all(
+    links: Links,
+    exchange: Exchange,
+    servers: list[str],
+    patience: float,
+    merge: Callable[[dict[str, Any]], None],
+) -> None:
     """Ask every server what the client asked, then ``merge`` their replies (a Message each, or an RpcError)."""
 
     def question(server: str, settle: Callable[[Any], None]) -> None:
-        ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply))
+        ask(links, exchange, server, exchange.message.raw, lambda reply, error: settle(error or reply), patience)
 
     fan_out(links, exchange, servers, question, merge)

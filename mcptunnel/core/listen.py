@@ -13,7 +13,7 @@ from mcptunnel.core.directory import Directory
 from mcptunnel.core.dispatch import Links, unknown
 from mcptunnel.core.errors import INVALID_PARAMS, RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.fanout import FAN_OUT_PATIENCE, part_of
+from mcptunnel.core.fanout import part_of
 from mcptunnel.core.jsonrpc import Message, decode, encode, result_reply, splice
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, subscription_span
 from mcptunnel.core.principal import permits
@@ -26,7 +26,7 @@ _URIS: Final = "resourceSubscriptions"
 HELD: Final = 1000
 
 
-def listen(links: Links, exchange: Exchange, servers: list[str], directory: Directory) -> None:
+def listen(links: Links, exchange: Exchange, servers: list[str], patience: float, directory: Directory) -> None:
     """Subscribe at all of ``servers``, for resources at the one that owns them or at all when nobody is known to.
 
     Raises:
@@ -51,7 +51,7 @@ def listen(links: Links, exchange: Exchange, servers: list[str], directory: Dire
             questions[server] = message.raw if theirs == uris else _narrowed(message, theirs)
     if not questions:
         raise unknown("resources/read", ", ".join(uris))
-    _Subscription(exchange, asked).open(links, questions)
+    _Subscription(exchange, asked, directory).open(links, questions, patience)
 
 
 def _narrowed(message: Message, uris: list[str]) -> bytes:
@@ -63,12 +63,13 @@ def _narrowed(message: Message, uris: list[str]) -> bytes:
 class _Part:
     """One server's part, as the sink of what it says."""
 
-    __slots__ = ("_whole", "exchange")
+    __slots__ = ("_whole", "exchange", "server")
 
     exchange: Exchange
 
-    def __init__(self, whole: _Subscription) -> None:
+    def __init__(self, whole: _Subscription, server: str) -> None:
         self._whole: Final = whole
+        self.server: Final = server
 
     def message(self, raw: bytes) -> None:
         self._whole.said(self, raw)
@@ -83,8 +84,9 @@ class _Part:
 class _Subscription:
     """The client's subscription; also the upstream side (a ``Call``) of its exchange."""
 
-    def __init__(self, exchange: Exchange, asked: dict[str, Any]) -> None:
+    def __init__(self, exchange: Exchange, asked: dict[str, Any], directory: Directory) -> None:
         self._exchange: Final = exchange
+        self._directory: Final = directory
         self._asked: Final = asked
         self._open: Final[list[_Part]] = []
         self._silent: Final[set[_Part]] = set()
@@ -96,17 +98,17 @@ class _Subscription:
         self._refusal: bytes | None = None
         self._error: RpcError | None = None
 
-    def open(self, links: Links, questions: dict[str, bytes]) -> None:
+    def open(self, links: Links, questions: dict[str, bytes], patience: float) -> None:
         """Send each server its question."""
         exchange = self._exchange
         exchange.call = self
-        for raw in questions.values():
-            part = _Part(self)
-            part.exchange = part_of(exchange, raw, part, FAN_OUT_PATIENCE)
+        for server, raw in questions.items():
+            part = _Part(self, server)
+            part.exchange = part_of(exchange, raw, part, patience)
             self._open.append(part)
         self._silent.update(self._open)
-        for server, part in zip(questions, list(self._open), strict=True):
-            links.forward(server, part.exchange)
+        for part in list(self._open):
+            links.forward(part.server, part.exchange)
 
     # --- from the client (Call)
 
@@ -137,6 +139,7 @@ class _Subscription:
         if part in self._silent and subscription_span(message) is not None:
             # The acknowledgement comes first or never ("subscriptions/listen", "Acknowledgment").
             self._acknowledged(part, {})
+        self._directory.changed(part.server, message.method)
         if self._told:
             self._exchange.emit(raw)
             return

@@ -1,4 +1,4 @@
-"""The whole list of one server: all its pages, as far as the caller may see them."""
+"""The whole list of one server: all its pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ class Part:
 
 
 def whole(
-    links: Links, exchange: Exchange, server: str, question: Message, done: Callable[[Part | Message | RpcError], None]
+    links: Links,
+    exchange: Exchange,
+    server: str,
+    question: Message,
+    patience: float,
+    done: Callable[[Part | Message | RpcError], None],
 ) -> None:
     """Ask ``server`` for every page of a list and call ``done`` once.
 
@@ -42,7 +47,8 @@ def whole(
         exchange: The client's request that it is for.
         server: Whom to ask.
         question: The list request for the first page.
-        done: Takes the entries, with prefixes; the server's error response; or our own error.
+        patience: Seconds of silence that are borne for a page.
+        done: Takes the entries; the server's error response; or our own error.
     """
     method = question.method or ""
     part = Part()
@@ -57,7 +63,7 @@ def whole(
             done(reply)
             return
         try:
-            some, cursor = items(reply, method, server, exchange.principal, prefix=True)
+            some, cursor = items(reply, method, server)
             for hint in ("ttlMs", "cacheScope"):
                 span = reply.inside(reply.spans["result"], "result").get(hint)
                 if span is not None:
@@ -68,11 +74,11 @@ def whole(
         part.items.extend(some)
         if isinstance(cursor, str) and cursor not in seen and len(seen) < MAX_PAGES:
             seen.add(cursor)
-            ask(links, exchange, server, _with_cursor(question, cursor), page)
+            ask(links, exchange, server, _with_cursor(question, cursor), page, patience)
         else:
             done(part)
 
-    ask(links, exchange, server, question.raw, page)
+    ask(links, exchange, server, question.raw, page, patience)
 
 
 def listing(exchange: Exchange, method: str) -> Message:

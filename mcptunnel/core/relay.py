@@ -135,9 +135,12 @@ class Relay:
             )
 
     def _begin(self, id_: str, principal: Principal, target: Target) -> Session:
-        session = Session(id_, principal, target, self._around, self._forget_session, Directory(heard=self._heard))
+        session = Session(id_, principal, target, self._around, self._forget_session, self._directory())
         self.sessions[session.id] = session
         return session
+
+    def _directory(self) -> Directory:
+        return Directory(heard=self._heard, seal=self._seal)
 
     def _forget_session(self, session: Session) -> None:
         if self.sessions.pop(session.id, None) is not None and session.resumed:
@@ -191,8 +194,8 @@ class Relay:
             self._refuse_when_closing()
             if exchange.message.method in PARTS and self._resumed(exchange):
                 return
-            if target.prefixed:
-                directory = self._directories.setdefault(target, Directory(heard=self._heard))
+            if target.merged:
+                directory = self._directories.get(target) or self._directories.setdefault(target, self._directory())
                 to_many(self._commons, exchange, target, directory, self._identity)
             else:
                 to_one(self._commons, exchange, target)

@@ -1,15 +1,17 @@
-"""Which servers a path means, and whether their names are prefixed."""
+"""Which servers a path means, and what their tools and prompts are called there."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
-__all__ = ["LONGEST_NAME", "SEPARATOR", "Target", "candidates", "join", "maybe_shortened", "split", "targets"]
+from mcptunnel.core.overrides import NO_OVERRIDES, Overrides
+
+__all__ = ["LONGEST_NAME", "SEPARATOR", "Prefix", "Target", "candidates", "join", "maybe_shortened", "split", "targets"]
 
 # What everybody uses; `/`, `:` and `.` break clients that insist on [A-Za-z0-9_-].
 SEPARATOR: Final = "__"
@@ -20,6 +22,11 @@ _DIGITS: Final = 8
 _KEPT: Final = LONGEST_NAME - 1 - _DIGITS
 _SHORTENED: Final = re.compile(rf".{{{_KEPT}}}_[0-9a-f]{{{_DIGITS}}}", re.DOTALL)
 
+Prefix = Literal["always", "never", "on-collision"]
+# For one server's part of what several servers contribute to. Claude Code gives up at 30 s for initialize and
+# tools/list together.
+PATIENCE_SECONDS: Final = 10.0
+
 
 @frozen
 class Target:
@@ -27,20 +34,41 @@ class Target:
 
     Attributes:
         servers: Names of the servers behind it, in the order of the configuration.
-        prefixed: Whether tools and prompts are called ``server__name``.
+        merged: They are shown as one server, which is us; else the one there is, byte for byte.
+        prefix: When tools and prompts are called ``server__name`` where servers are merged.
+        patience: Seconds that a list waits for one of several servers.
+        overrides: Tools that are shown otherwise than their servers do.
     """
 
     servers: tuple[str, ...]
-    prefixed: bool
+    merged: bool
+    prefix: Prefix = "always"
+    patience: float = PATIENCE_SECONDS
+    overrides: Overrides = field(default=NO_OVERRIDES, eq=False)
 
 
-def targets(servers: Sequence[str]) -> Mapping[str, Target]:
+def targets(
+    servers: Sequence[str],
+    prefix: Prefix | None = None,
+    patience: float = PATIENCE_SECONDS,
+    overrides: Overrides = NO_OVERRIDES,
+) -> Mapping[str, Target]:
     """Base path to target: ``/mcp`` for all servers, ``/servers/NAME`` for each.
 
-    Names are prefixed at ``/mcp`` as soon as there are two servers.
+    Args:
+        servers: Their names.
+        prefix: None: a lone server is shown as it is, and with a prefix as soon as there are two.
+        patience: Seconds that a list waits for one of several servers.
+        overrides: What ``/mcp`` shows otherwise.
     """
-    found = {"/mcp": Target(tuple(servers), prefixed=len(servers) > 1)}
-    found.update({f"/servers/{name}": Target((name,), prefixed=False) for name in servers})
+    several = len(servers) > 1
+    if several or (servers and (prefix == "always" or overrides)):
+        mode = prefix or ("always" if several else "never")
+        whole = Target(tuple(servers), merged=True, prefix=mode, patience=patience, overrides=overrides)
+    else:
+        whole = Target(tuple(servers), merged=False)
+    found = {"/mcp": whole}
+    found.update({f"/servers/{name}": Target((name,), merged=False) for name in servers})
     return found
 
 

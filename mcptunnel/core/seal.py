@@ -1,7 +1,8 @@
 """What leaves the daemon for a client to bring back: sealed, so that it can be neither read, altered nor lent.
 
-Two things do: ids of sessions and ``requestState`` (2026-07-28). Each is bound to its purpose and to the principal that
-got it, and holds its own expiry. The cipher is for :mod:`mcptunnel.services.sealing`; here is what is sealed.
+Three things do: ids of sessions, ``requestState`` (2026-07-28) and the cursors of lists of several servers. Each is
+bound to its purpose and to the principal that got it. The cipher is for :mod:`mcptunnel.services.sealing`; here is what
+is sealed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mcptunnel.core.principal import Principal
 
 __all__ = ["Open", "Purpose", "Seal", "State", "open_state", "seal_state"]
 
-Purpose = Literal["session", "state"]
+Purpose = Literal["session", "state", "cursor"]
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 _decode: Final = msgspec.json.Decoder().decode
 

@@ -139,7 +139,7 @@ class Session:
         if exchange.message.method == "initialize":
             exchange.on_end(self._opened)
         try:
-            if self.target.prefixed:
+            if self.target.merged:
                 to_many(self, exchange, self.target, self._directory, self._around.identity)
             else:
                 to_one(self, exchange, self.target)

@@ -47,4 +47,4 @@ def read(seal: Seal, id_: str, principal: Principal, target: Target, now: float)
 
 
 def _digest(target: Target) -> str:
-    return sha256(encode([target.servers, target.prefixed])).hexdigest()[:16]
+    return sha256(encode([target.servers, target.merged])).hexdigest()[:16]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from mcptunnel import __version__
 from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
 from mcptunnel.core.addresses import Trust
@@ -20,16 +17,13 @@ from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, t
 from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
-from mcptunnel.core.relay import Bounds, Relay
-from mcptunnel.core.routing import Target, targets
-from mcptunnel.observe.access import AccessLog
-from mcptunnel.observe.daemonlog import ACCESS
+from mcptunnel.core.routing import Target
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
-from mcptunnel.services.sealing import KeySeal
+from mcptunnel.services.relaying import access_from, relay_from, targets_from
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -59,23 +53,11 @@ def build(config: Config, reactor: Any) -> Daemon:
     # Who it is, who may come in, and what is remembered.
     hosts = host_policy_from(config)
     gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config))
-    record, flush = _access(config)
+    record, flush = access_from(config.logging)
 
     # What is served: servers, the relay between them and the clients, and its addresses.
     upstreams = Upstreams.from_config(config, reactor)
-    relay = Relay(
-        upstreams.servers,
-        Bounds(
-            sessions=server.limits.sessions,
-            session_idle=server.limits.session_idle_timeout,
-            silence=server.limits.request_timeout,
-            longest=server.limits.request_max_time,
-        ),
-        reactor.seconds,
-        KeySeal(()),
-        {"name": "mcptunnel", "version": __version__},
-        partial(_tell_missing, log),
-    )
+    relay = relay_from(config, upstreams, reactor)
     streams = Streams(reactor.seconds)
     sockets = McpSocketFactory(server.limits, reactor)
 
@@ -104,7 +86,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         hsts_max_age=tls.hsts_max_age if tls.hsts_enabled else None,
         routes=routes(
             relay,
-            targets(list(upstreams.servers)),
+            targets_from(config, upstreams),
             streams,
             socket,
             alive,
@@ -158,14 +140,6 @@ def build(config: Config, reactor: Any) -> Daemon:
     return daemon
 
 
-def _tell_missing(log: Logger, server: str, why: str | None) -> None:
-    """A list is not refused because one of its servers is down; whoever runs the daemon must hear of it."""
-    if why is None:
-        log.info("lists of several servers have the part of {server} again", server=server)
-    else:
-        log.warn("lists of several servers go without {server}: {why}", server=server, why=why)
-
-
 def _keyring(config: Config) -> Keyring:
     return Keyring((token_digest(token), Principal(name=token.name, allow=token.allow)) for token in config.auth.tokens)
 
@@ -199,14 +173,3 @@ def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any
         Action.REFUSE_NOT_PROXY: site.refusing(behind_proxy(config.server.tls.loopback_health)),
         Action.REFUSE_INSECURE: site.refusing(require_https(HttpsPolicy.from_config(config.server.public_url, hosts))),
     }
-
-
-def _access(config: Config) -> tuple[Callable[[Record], None] | None, Callable[[], None]]:
-    """Where records go, and what brings the last of them there."""
-    log = Logger(namespace=ACCESS)
-    if config.logging.access == "off":
-        return None, lambda: None
-    if config.logging.access_file is None:
-        return AccessLog(config.logging.access, lambda line: log.info("{line}", line=line)), lambda: None
-    file = open(config.logging.access_file, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # for the daemon's life
-    return AccessLog(config.logging.access, lambda line: print(line, file=file)), file.flush

@@ -15,6 +15,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from mcptunnel.config.schema import Config, UpstreamConfig
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.core.link import Upstream
+from mcptunnel.core.rules import Rules
 from mcptunnel.upstream.children import Children
 from mcptunnel.upstream.client import Pool
 from mcptunnel.upstream.stdio import StdioUpstream
@@ -57,6 +58,7 @@ class Upstreams:
                     cwd=entry.cwd,
                     children=made.children,
                     max_bytes=limit,
+                    rules=rules_of(entry),
                 )
             else:
                 made.servers[entry.name] = made._over_http(entry, reactor, limit)
@@ -82,6 +84,7 @@ class Upstreams:
             pool=pool,
             clock=reactor,
             max_bytes=limit,
+            rules=rules_of(entry, mirrored=True),
         )
 
     def sweep(self) -> None:
@@ -94,6 +97,22 @@ class Upstreams:
         for pool in self.pools:
             pool.close()
         await self.children.close()
+
+
+def rules_of(entry: UpstreamConfig, *, mirrored: bool = False) -> Rules:
+    """How ``entry`` is to be spoken to.
+
+    Args:
+        entry: The server.
+        mirrored: Requests travel with headers that repeat the body.
+    """
+    return Rules(
+        era=entry.era,
+        sharing=entry.sharing,
+        silence=entry.request_timeout,
+        longest=entry.request_max_time,
+        mirrored=mirrored,
+    )
 
 
 def _tls_options(entry: UpstreamConfig, name: str) -> Any:

@@ -16,9 +16,11 @@ ROOT = Path(mcptunnel.__file__).parent
 FLOORS = {
     "core": 0,
     "config": 1,
+    "liveness": 1,
     "tls": 2,
     "web": 2,
     "ws": 2,
+    "pipe": 2,
     "upstream": 2,
     "agents": 2,
     "observe": 2,
@@ -102,7 +104,9 @@ class FloorTests(SynchronousTestCase):
         """A new one must be given its place here."""
         tops = {where.partition("/")[0].removesuffix(".py") for where, _ in modules()}
         self.assertEqual(tops - FLOORS.keys() - ALONE, {"__init__"})
-        self.assertTrue({"core", "config", "tls", "web", "ws", "upstream", "observe", "services", "tap"} <= tops)
+        self.assertTrue(
+            {"core", "config", "tls", "web", "ws", "pipe", "upstream", "observe", "services", "tap"} <= tops
+        )
 
     def test_offences_are_found(self) -> None:
         """In every spelling and at every depth; what is allowed is not one."""
@@ -126,6 +130,7 @@ class FloorTests(SynchronousTestCase):
             ("config/load.py", "from mcptunnel.tls.store import CertificateStore", 1),
             ("web/mcp.py", "from mcptunnel.ws.protocol import McpSocket", 1),
             ("web/mcp.py", "from mcptunnel.upstream import client", 1),
+            ("pipe/protocol.py", "from mcptunnel.web.site import Site", 1),
             ("web/mcp.py", "from mcptunnel.services.root import build", 1),
             ("web/mcp.py", "from mcptunnel.web.site import Site\nfrom twisted.web import server", 0),
             ("services/root.py", "from mcptunnel.web.site import Site\nfrom mcptunnel.tls.store import X", 0),

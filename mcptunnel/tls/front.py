@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, cast
 
 from attrs import define, field
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
@@ -28,6 +28,7 @@ from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core.addresses import Trust, peer_text
 from mcptunnel.core.preface import Action, Kind, Mode, classify, decide
 from mcptunnel.core.proxyheader import ProxyHeader, parse
+from mcptunnel.liveness import keep_alive
 from mcptunnel.tls.admission import Admission, client_key
 from mcptunnel.tls.context import cause
 from mcptunnel.tls.deadlines import Deadlines
@@ -80,11 +81,9 @@ class Front(ProtocolWrapper):
     def makeConnection(self, transport: Any) -> None:
         self.connected = 1
         self.transport = transport
-        if ITCPTransport.providedBy(transport):
-            # Events of a stream are small writes that must leave at once; a client that is gone without a word must
-            # not hold a stream for ever.
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
+        # Events of a stream are small writes that must leave at once; a client that is gone without a word must not
+        # hold a stream for ever. What it may refuse to read is for the channel to judge, hence the margin.
+        keep_alive(transport, 2 * self.factory.limits.write_timeout)
         self.factory.undecided.add(self)
 
     def dataReceived(self, data: bytes) -> None:

@@ -320,8 +320,8 @@ WARNED: list[tuple[str, list[str]]] = [
         ["f:1: mcpServers.a.url: the headers travel unencrypted over http; use https if the server can"],
     ),
     (
-        "mcpServers: {a: {type: sse, url: 'http://x', enabled: false}}",
-        ["f:1: mcpServers.a.type: HTTP+SSE servers are not yet supported by this version"],
+        "mcpServers: {a: {url: 'ws://x', headers: {A: b}}, b: {url: '${env:X}', type: ws, sharing: shared, enabled: false}}",
+        ["f:1: mcpServers.a.url: the headers travel unencrypted over ws; use wss if the server can"],
     ),
 ]
 

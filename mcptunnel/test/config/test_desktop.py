@@ -91,6 +91,7 @@ class IncludeTests(SynchronousTestCase):
             config.servers["local"],
             UpstreamConfig(
                 name="local",
+                type="stdio",
                 command=f"{project}/bin/server",
                 args=("--region", "eu", "--home", "/home/me", "${weird} $HOME $${x}", "5"),
                 env={"A": "abc", "N": "1"},
@@ -126,7 +127,13 @@ class IncludeTests(SynchronousTestCase):
                             "url": "${BASE:-https://x.example}/mcp",
                             "headers": {"Authorization": "Bearer ${TOKEN}", "Accept": "text/event-stream"},
                         },
-                        "old": {"type": "sse", "url": "${env:NONE}", "disabled": True},
+                        "old": {
+                            "type": "sse",
+                            "url": "${env:NONE}",
+                            "tools": ["*"],
+                            "request_timeout": 60000,
+                            "disabled": True,
+                        },
                     }
                 },
                 indent=1,
@@ -144,7 +151,8 @@ class IncludeTests(SynchronousTestCase):
                 "tool names",
                 ":5: mcpServers.'My Files!'.autoApprove: ignored: the key means nothing to this daemon",
                 ":15: mcpServers.web.headers.Accept: ignored: the daemon sets this header itself",
-                ":19: mcpServers.old.type: HTTP+SSE servers are not yet supported by this version",
+                ":21: mcpServers.old.tools: ignored: the key means nothing to this daemon",
+                ":24: mcpServers.old.request_timeout: ignored: the key means nothing to this daemon",
             ],
         )
 

@@ -14,9 +14,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config import load as loader
 from mcptunnel.config import schema
-from mcptunnel.config.containers import Listed, Section
+from mcptunnel.config.containers import Listed, Named, Section
 from mcptunnel.config.load import ROOT, default_path, key_paths, load, load_checked, load_file, load_text
-from mcptunnel.config.schema import CertificatePair, Config, TokenConfig, UpstreamConfig
+from mcptunnel.config.schema import (
+    AggregateConfig,
+    CertificatePair,
+    Config,
+    TokenConfig,
+    ToolOverride,
+    UpstreamConfig,
+)
+from mcptunnel.config.upstreams import ENTRY
 from mcptunnel.core.errors import ConfigError
 
 ENVIRON = {"PORT": "8080", "BAD": "s3cret-and-wrong", "TOKEN": "0123456789abcdef", "NETS": "10.0.0.5, 10.0.0.6"}
@@ -42,14 +50,14 @@ BAD: list[tuple[str, list[str]]] = [
         "just text",
         [
             "f:1: 'just text' stands where a mapping is expected; known keys: server, security, auth, "
-            "mcpServers, include, registry, admin, logging"
+            "mcpServers, include, aggregate, registry, admin, logging"
         ],
     ),
     (
         "- a",
         [
             "f:1: a list stands where a mapping is expected; known keys: server, security, auth, mcpServers, "
-            "include, registry, admin, logging"
+            "include, aggregate, registry, admin, logging"
         ],
     ),
     (
@@ -63,7 +71,9 @@ BAD: list[tuple[str, list[str]]] = [
     # Unknown keys.
     (
         "zzz: 1",
-        ["f:1: zzz: unknown key; known here: server, security, auth, mcpServers, include, registry, admin, logging"],
+        [
+            "f:1: zzz: unknown key; known here: server, security, auth, mcpServers, include, aggregate, registry, admin, logging"
+        ],
     ),
     ("sever: {}", ["f:1: sever: unknown key; did you mean server?"]),
     ("mcp_servers: {}", ["f:1: mcp_servers: unknown key; did you mean mcpServers?"]),
@@ -81,7 +91,7 @@ BAD: list[tuple[str, list[str]]] = [
         "server: {cert: a}",
         [
             "f:1: server.cert: unknown key here; did you mean server.tls.cert_file or "
-            "server.tls.certificates[].cert_file?"
+            "server.tls.certificates[].cert_file or mcpServers.NAME.cert_file?"
         ],
     ),
     (
@@ -91,7 +101,7 @@ BAD: list[tuple[str, list[str]]] = [
     (
         '"a\\nb": 1',
         [
-            "f:1: 'a\\nb': unknown key; known here: server, security, auth, mcpServers, include, registry, "
+            "f:1: 'a\\nb': unknown key; known here: server, security, auth, mcpServers, include, aggregate, registry, "
             "admin, logging"
         ],
     ),
@@ -340,26 +350,69 @@ BAD: list[tuple[str, list[str]]] = [
         ],
     ),
     (
-        "mcpServers:\n  a: {url: 'wss://x/ws'}\n  b: {type: sse, url: 'http://x/sse'}\n  c: {type: stdio, url: 'http://x'}\n"
+        "mcpServers:\n  a: {type: http, url: 'wss://x/ws'}\n  b: {type: ws, url: 'http://x'}\n  c: {type: stdio, url: 'http://x'}\n"
         "  d: {url: 'http://secret@x'}\n  e: {url: x, headers: {A: 'b\\nc'}}\n  f: {url: 'http://x', headers: {Host: y}}",
         [
-            "f:2: mcpServers.a.url: the value is a WebSocket URL, not yet supported by this version; use the server's "
-            "Streamable HTTP URL",
-            "f:3: mcpServers.b.type: HTTP+SSE servers are not yet supported by this version; use the server's Streamable "
-            "HTTP URL with type: http, or set enabled: false",
+            "f:2: mcpServers.a.type: 'http' does not go with a WebSocket address; remove type, url says it already",
+            "f:3: mcpServers.b.type: 'ws' does not go with an http address; write url: wss://… or ws://…, or remove type",
             "f:4: mcpServers.c.type: 'stdio' does not go with url; remove type, url says it already",
             "f:5: mcpServers.d.url: the value holds a user name or password; remove them from the URL",
-            "f:6: mcpServers.e.url: the value is not an absolute http or https URL; write such as "
-            "https://docs.example.com/mcp".replace("http or https", "https or http"),
+            "f:6: mcpServers.e.url: the value is not an absolute https or http or wss or ws URL; write such as "
+            "https://docs.example.com/mcp",
             "f:7: mcpServers.f.headers.Host: the daemon sets this header itself; remove the entry",
         ],
     ),
     (
         "mcpServers: {a: {command: x, timeout: 5, disabled: true, enabled: true}}",
         [
-            "f:1: mcpServers.a.timeout: unknown key; known here: command, args, env, cwd, url, headers, ca_file, enabled, "
-            "disabled, type",
+            "f:1: mcpServers.a.timeout: unknown key; did you mean request_timeout?",
             "f:1: mcpServers.a: enabled and disabled contradict each other; keep enabled",
+        ],
+    ),
+    (
+        "mcpServers:\n  a: {command: x, type: sse}\n  b: {command: x, proxy: none, cert_file: c}\n"
+        "  c: {url: 'https://x', sharing: shared}\n  d: {url: 'https://x', key_file: k}\n"
+        "  e: {url: 'ws://localhost', cert_file: c, key_file: k}\n  f: {command: x, era: old}\n",
+        [
+            "f:2: mcpServers.a.type: 'sse' does not go with command; remove type, command says it already",
+            "f:3: mcpServers.b.cert_file: means nothing beside command; remove it",
+            "f:3: mcpServers.b.proxy: means nothing beside command; remove it",
+            "f:4: mcpServers.c.sharing: 'shared' means nothing for Streamable HTTP, where each session asks for itself; "
+            "remove it",
+            "f:5: mcpServers.d.key_file: key_file is given without cert_file; add cert_file beside it",
+            "f:6: mcpServers.e.cert_file: there is no TLS to show a certificate in; write an https or wss url, or remove it",
+            "f:7: mcpServers.f.era: 'old' is not known here; write auto, legacy or modern",
+        ],
+    ),
+    (
+        "mcpServers:\n  a: {url: 'http://x', proxy: 'https://u:geheim@p:1'}\n"
+        "  b: {url: 'http://x', proxy: 'http://u:geheim@p:1/path'}\n"
+        "  c: {command: x, tools: {a: {name: d}, b: {name: d, hidden: true}, c: {name: d}, d: {hidden: true}}}\n"
+        "  d: {command: x, tools: {a: {name: 'a b', hidden: 3}}}\n",
+        [
+            "f:2: mcpServers.a.proxy: the value is not an absolute http URL; write such as http://proxy.example.com:3128",
+            "f:3: mcpServers.b.proxy: the value is not the URL of a proxy; write such as http://proxy.example.com:3128 or "
+            "http://user:password@host:3128",
+            "f:4: mcpServers.c.tools.c: would be shown as 'd', as 'a' is; choose another name",
+            "f:5: mcpServers.d.tools.a.name: 'a b' is not a name for a tool; write 1 to 128 letters, digits, dots, _ and -",
+            "f:5: mcpServers.d.tools.a.hidden: '3' is not a truth value; write true or false",
+        ],
+    ),
+    (
+        "security: {seal_keys: [0123456789abcdef0123456789abcde, aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, 5]}",
+        [
+            "f:1: security.seal_keys[0]: the value can be guessed; write 32 characters or more, as `openssl rand -hex 32` "
+            "prints them",
+            "f:1: security.seal_keys[1]: the value can be guessed; write 32 characters or more, as `openssl rand -hex 32` "
+            "prints them",
+            "f:1: security.seal_keys[2]: the secret is a number or truth value to YAML; put it in quotes",
+        ],
+    ),
+    (
+        "aggregate: {prefix: sometimes, timeout: 0}",
+        [
+            "f:1: aggregate.prefix: 'sometimes' is not known here; write always, never or on-collision",
+            "f:1: aggregate.timeout: '0' is out of range; write 0.001 to 86400 seconds",
         ],
     ),
 ]
@@ -458,6 +511,7 @@ class GoodInputTests(SynchronousTestCase):
             config.servers["z"],
             UpstreamConfig(
                 name="z",
+                type="stdio",
                 command="uvx",
                 args=("-p", "80", "yes", "1.50", ""),
                 env={"N": "1", "T": "0123456789abcdef"},
@@ -468,6 +522,62 @@ class GoodInputTests(SynchronousTestCase):
         self.assertEqual(config.servers["a"].url, "https://x/mcp?k=v")
         self.assertNotIn("k=v", repr(config))
         self.assertNotIn("0123456789abcdef", repr(config))
+
+    def test_how_a_server_is_spoken_to(self) -> None:
+        """A WebSocket address says its type; an http one may be either kind."""
+        config = good(
+            "mcpServers:\n  ws: {url: 'WSS://x/ws', sharing: shared}\n  old: {type: sse, url: 'http://x', sharing: shared}\n"
+            "  any: {url: 'http://x'}\n  child: {command: x, sharing: shared, era: modern, request_timeout: 5s, request_max_time: 1m}\n"
+        )
+        servers = config.servers
+        self.assertEqual([server.type for server in servers.values()], ["ws", "sse", None, None])
+        self.assertEqual([server.sharing for server in servers.values()], ["shared", "shared", "session", "shared"])
+        self.assertEqual((servers["any"].era, servers["child"].era), ("auto", "modern"))
+        self.assertEqual((servers["any"].request_timeout, servers["any"].request_max_time), (None, None))
+        self.assertEqual((servers["child"].request_timeout, servers["child"].request_max_time), (5.0, 60.0))
+
+    def test_certificates_for_servers_and_proxies_on_the_way(self) -> None:
+        """Nothing shows the password of a proxy."""
+        config = good(
+            "mcpServers:\n  a: {url: 'https://x', cert_file: c, key_file: /k, proxy: 'http://me:geheim@p.example:3128/'}\n"
+            "  b: {url: 'https://x', proxy: none}\n  c: {url: 'https://x', proxy: 'http://[::1]:3128'}\n"
+        )
+        a, b, c = config.servers.values()
+        self.assertEqual((a.cert_file, a.key_file), ("/etc/c", "/k"))
+        self.assertEqual([a.proxy, b.proxy, c.proxy], ["http://me:geheim@p.example:3128/", "none", "http://[::1]:3128"])
+        self.assertNotIn("geheim", repr(config))
+        self.assertIn("http://…@p.example:3128/", repr(a))
+        self.assertIn("'http://[::1]:3128'", repr(c))
+
+    def test_tools_get_other_names_and_texts(self) -> None:
+        """By the names that the server uses, which may be any text."""
+        config = good(
+            "mcpServers: {a: {command: x, tools: {'a tool': {name: b, description: yes}, c: {hidden: true}, d: {}, b: {name: a}}}}"
+        )
+        self.assertEqual(
+            config.servers["a"].tools,
+            {
+                "a tool": ToolOverride(name="b", description="yes"),
+                "c": ToolOverride(hidden=True),
+                "d": ToolOverride(),
+                "b": ToolOverride(name="a"),
+            },
+        )
+
+    def test_all_servers_as_one(self) -> None:
+        """Without a prefix the number of servers decides."""
+        self.assertEqual(good("").aggregate, AggregateConfig(prefix=None, timeout=10.0))
+        config = good("aggregate: {prefix: on-collision, timeout: 2s}")
+        self.assertEqual(config.aggregate, AggregateConfig(prefix="on-collision", timeout=2.0))
+
+    def test_keys_that_seal(self) -> None:
+        """One or several; nothing shows them."""
+        key, old = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+        self.assertEqual(good("").security.seal_keys, ())
+        self.assertEqual(good("security: {seal_keys: '${env:TOKEN}${env:TOKEN}'}").security.seal_keys, (key,))
+        config = good(f"security: {{seal_keys: ['{key}', {old}]}}")
+        self.assertEqual(config.security.seal_keys, (key, old))
+        self.assertNotIn(key, repr(config))
 
     def test_headers_may_be_removed_with_null(self) -> None:
         """An empty value means: do not send it."""
@@ -569,7 +679,7 @@ class SchemaTests(SynchronousTestCase):
 
         def walk(section: Section[Any]) -> None:
             for read in section.fields.values():
-                inner = read.item if isinstance(read, Listed) else read
+                inner = read.item if isinstance(read, Listed | Named) else read
                 if isinstance(inner, Section):
                     walk(inner)
             if isinstance(section.build, type) and section.build is not dict:
@@ -578,12 +688,13 @@ class SchemaTests(SynchronousTestCase):
 
         seen: set[type] = set()
         walk(ROOT)
+        walk(ENTRY)
         classes = {getattr(schema, name) for name in schema.__all__ if isinstance(getattr(schema, name), type)}
         self.assertEqual(classes - seen, {Config, UpstreamConfig})
         top = {field.name for field in fields(Config)} - {"servers", "warnings"}
         self.assertEqual(top | {"mcpServers", "include"}, set(ROOT.fields))
-        entry = {path.rpartition(".")[2] for path in key_paths() if path.startswith("mcpServers.NAME.")}
-        self.assertEqual(entry - {"type", "disabled"}, {field.name for field in fields(UpstreamConfig)} - {"name"})
+        entry = {path.split(".")[2] for path in key_paths() if path.startswith("mcpServers.NAME.")}
+        self.assertEqual(entry - {"disabled"}, {field.name for field in fields(UpstreamConfig)} - {"name"})
 
     def test_the_defaults_lie_within_their_own_ranges(self) -> None:
         """What the loader would refuse cannot be a default."""

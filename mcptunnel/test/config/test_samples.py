@@ -59,7 +59,11 @@ class SampleTests(SynchronousTestCase):
             .replace("mode: disabled", "mode: behind_proxy")
             .replace("trusted_proxies: []", "trusted_proxies: [10.0.0.5]")
         )
-        config = load_text(switched, base=Path("/etc"), environ={"LAPTOP_TOKEN": "x" * 32, "DOCS_TOKEN": "y"})
+        config = load_text(
+            switched,
+            base=Path("/etc"),
+            environ={"LAPTOP_TOKEN": "x" * 32, "DOCS_TOKEN": "y", "SEAL_KEY": "0123456789abcdef" * 2},
+        )
         self.assertEqual(list(config.servers), ["time", "docs", "old"])
         self.assertEqual([token.name for token in config.auth.tokens], ["ci", "laptop", "partner"])
         for part in (config.auth.jwt, config.admin, config.security.rate_limit):

@@ -12,11 +12,10 @@ from mcptunnel.core.aggregate import to_many
 from mcptunnel.core.directory import Directory
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.fanout import FAN_OUT_PATIENCE
 from mcptunnel.core.lists import MAX_PAGES
 from mcptunnel.core.mcp import Era
 from mcptunnel.core.principal import ANONYMOUS, Principal
-from mcptunnel.core.routing import Target, join
+from mcptunnel.core.routing import PATIENCE_SECONDS, Target, join
 from mcptunnel.test.core.test_dispatch import OneLink
 from mcptunnel.testing import FakeWire, RecordingSink, make_exchange, request
 
@@ -71,7 +70,7 @@ class ListTests(Case):
             lambda wire: wire.answer({"tools": 7}),
             lambda wire: wire.answer({"tools": [{"name": 5}, 3]}),
             lambda wire: wire.say(b"junk", 1),
-            lambda wire: wire.link.expire(FAN_OUT_PATIENCE + 1, 120.0, 3600.0),
+            lambda wire: wire.link.expire(PATIENCE_SECONDS + 1, 120.0, 3600.0),
         ):
             self.setUp()
             exchange, sink = self.ask("tools/list")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from attrs import define, field
 from hypothesis import given, settings
@@ -240,7 +239,7 @@ class ListTests(Case):
         """The result passes as it is."""
         reply = decode(response(1, {"x": 1}))
         self.assertEqual(filtered("tools/list", "srv", limited("*"))(reply), reply.raw)
-        self.assertEqual(items(reply, "tools/list", "srv", ANONYMOUS, prefix=True), ([], None))
+        self.assertEqual(items(reply, "tools/list", "srv"), ([], None))
 
     def test_a_list_that_cannot_be_read_is_the_servers_fault(self) -> None:
         """It is never passed on unfiltered."""
@@ -259,18 +258,13 @@ class ListTests(Case):
             self.links.open["srv"].received(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (number or 0, result))
             self.assertIn("error", sink.answer, result)
 
-    def test_prefixes(self) -> None:
-        """On names, never on URIs; with the escapes that a name needs."""
-        tools: Any = [{"name": "a", "title": "A"}, {"name": 'q"é'}]
-        found, cursor = items(
-            decode(response(1, {"tools": tools, "nextCursor": "n"})), "tools/list", "srv", ANONYMOUS, prefix=True
-        )
-        self.assertEqual([(item.shown, item.name) for item in found], [("srv__a", "a"), ('srv__q"é', 'q"é')])
-        self.assertEqual(
-            [json.loads(item.raw) for item in found], [{"name": "srv__a", "title": "A"}, {"name": 'srv__q"é'}]
-        )
-        self.assertEqual(cursor, "n")
-        found, _ = items(
-            decode(response(1, {"resources": [{"uri": "x:y"}]})), "resources/list", "srv", ANONYMOUS, prefix=True
-        )
-        self.assertEqual(found, [("x:y", "x:y", b'{"uri":"x:y"}')])
+    def test_the_entries_of_a_list(self) -> None:
+        """Each as it came, and where its name stands."""
+        tools = b'[{"title":"A", "name" : "a"},{"name":"q\\""}]'
+        raw = b'{"jsonrpc":"2.0","id":1,"result":{"tools":%b,"nextCursor":"n"}}' % tools
+        found, cursor = items(decode(raw), "tools/list", "srv")
+        names = [(item.name, item.raw[slice(*item.place)]) for item in found]
+        self.assertEqual(names, [("a", b'"a"'), ('q"', b'"q\\""')])
+        self.assertEqual((found[0].raw, cursor), (b'{"title":"A", "name" : "a"}', "n"))
+        (only,), _ = items(decode(response(1, {"resources": [{"uri": "x:y"}]})), "resources/list", "srv")
+        self.assertEqual((only.name, only.raw), ("x:y", b'{"uri":"x:y"}'))

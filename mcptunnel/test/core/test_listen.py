@@ -10,10 +10,9 @@ from mcptunnel.core.aggregate import to_many
 from mcptunnel.core.directory import Directory
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.fanout import FAN_OUT_PATIENCE
 from mcptunnel.core.listen import HELD
 from mcptunnel.core.principal import ANONYMOUS, Principal
-from mcptunnel.core.routing import Target
+from mcptunnel.core.routing import PATIENCE_SECONDS, Target
 from mcptunnel.test.core.test_dispatch import OneLink
 from mcptunnel.testing import FakeWire, RecordingSink, make_exchange, notification, request
 
@@ -166,7 +165,7 @@ class EndTests(Case):
         for fail in (
             lambda wire: wire.lose(),
             lambda wire: wire.answer(error={"code": -32601, "message": "no"}),
-            lambda wire: wire.link.expire(FAN_OUT_PATIENCE + 1, 120.0, 3600.0),
+            lambda wire: wire.link.expire(PATIENCE_SECONDS + 1, 120.0, 3600.0),
         ):
             self.setUp()
             _, sink = self.listen({"toolsListChanged": True})

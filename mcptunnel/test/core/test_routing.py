@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mcptunnel.core.overrides import NO_OVERRIDES, Override, Overrides
 from mcptunnel.core.routing import LONGEST_NAME, Target, candidates, join, maybe_shortened, split, targets
 
 
@@ -27,6 +30,22 @@ class RoutingTests(SynchronousTestCase):
     def test_no_server_is_an_address_with_nothing_behind_it(self) -> None:
         """It exists, so that a client hears why."""
         self.assertEqual(targets([]), {"/mcp": Target((), False)})
+
+    def test_how_servers_are_shown_together_can_be_said(self) -> None:
+        """A lone server is shown as it is unless something about it is to be changed."""
+        overrides = Overrides({"a": {"x": Override(hidden=True)}})
+        for servers, prefix, changed, wanted in (
+            (["a"], "always", NO_OVERRIDES, (True, "always")),
+            (["a"], "never", NO_OVERRIDES, (False, "always")),
+            (["a"], None, overrides, (True, "never")),
+            (["a", "b"], "never", NO_OVERRIDES, (True, "never")),
+            (["a", "b"], "on-collision", NO_OVERRIDES, (True, "on-collision")),
+            ([], "always", overrides, (False, "always")),
+        ):
+            mode: Any = prefix
+            found = targets(servers, mode, 3.0, changed)["/mcp"]
+            self.assertEqual((found.merged, found.prefix), wanted, (servers, prefix))
+            self.assertEqual(found.patience, 3.0 if found.merged else 10.0)
 
     @settings(deadline=None, max_examples=100)
     @given(st.sampled_from(["a", "ab", "a-b", "a_b"]), st.text("a_b/:", min_size=1, max_size=8))
