@@ -3,8 +3,8 @@
 python -m tests.full stdio
 python -m tests.full http|modern|legacy|sse|ws PORT
 
-``http`` speaks both eras; ``modern`` and ``legacy`` speak one and refuse the other as servers do that have never heard of
-it. What several clients do at once is kept apart by the ``key`` that each of them chooses.
+``http`` speaks both eras; ``modern`` and ``legacy`` speak one and refuse the other as servers do that have never heard
+of it. What several clients do at once is kept apart by the ``key`` that each of them chooses.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from itertools import product
 from typing import Any, Final, Literal
 
 from tests.daemon import Daemon, DaemonCase, python_env
+from tests.pipes import MCPTUNNEL
 from tests.processes import free_port
 from tests.repertoire import Walk
-from tests.sdk import over_http, over_sse, over_websocket
+from tests.sdk import over_http, over_sse, over_stdio, over_websocket
 
 FULL: Final = "tests.full"
 # Cells under way at the same time: two cores keep up with so many.
@@ -25,10 +26,14 @@ UPSTREAMS: Final[dict[str, Literal["legacy", "modern"] | None]] = {
     "legacy": "legacy",
     "stdio": None,
 }
-DOWNSTREAMS: Final[dict[str, Callable[[int, str], Any]]] = {
-    "http": lambda port, server: over_http(port, f"/servers/{server}/mcp", tls=None),
-    "sse": lambda port, server: over_sse(port, f"/servers/{server}/sse", tls=None),
-    "ws": lambda port, server: over_websocket(port, f"/servers/{server}/ws", tls=None),
+DOWNSTREAMS: Final[dict[str, Callable[[Daemon, str], Any]]] = {
+    "http": lambda daemon, server: over_http(daemon.port, f"/servers/{server}/mcp", tls=None),
+    "sse": lambda daemon, server: over_sse(daemon.port, f"/servers/{server}/sse", tls=None),
+    "ws": lambda daemon, server: over_websocket(daemon.port, f"/servers/{server}/ws", tls=None),
+    # The client starts what serves it, from the same configuration.
+    "stdio": lambda daemon, server: over_stdio(
+        [MCPTUNNEL, "stdio", "--config", str(daemon.config), "--server", server, "--quiet"], python_env()
+    ),
 }
 
 
@@ -63,7 +68,7 @@ class MatrixTests(DaemonCase):
             name = f"{downstream} {era} on {server}"
             walk = Walk(name, name.replace(" ", "-"), era, UPSTREAMS[server] or era, changing[server])
             async with room:
-                await walk.run(DOWNSTREAMS[downstream](daemon.port, server))
+                await walk.run(DOWNSTREAMS[downstream](daemon, server))
             failures.extend(walk.failures)
 
         cells = [cell(*each) for each in product(DOWNSTREAMS, ("legacy", "modern"), UPSTREAMS)]
