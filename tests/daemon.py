@@ -45,11 +45,13 @@ class Daemon:
         process: It.
         port: Where it listens, on 127.0.0.1.
         access: Its access log, one JSON object a line.
+        config: The file that it was started with.
     """
 
     process: Process
     port: int
     access: Path
+    config: Path
 
     def records(self) -> list[dict[str, Any]]:
         """Every access record so far."""
@@ -162,7 +164,7 @@ class DaemonCase(OutsideCase):
         path = self.place / f"mcptunnel-{port}.yaml"
         path.write_text(yaml.safe_dump(config, sort_keys=False))
         process = self.start("twistd", self.twistd(path), port, env=python_env(), log=f"twistd-{port}")
-        daemon = Daemon(process, port, access)
+        daemon = Daemon(process, port, access, path)
         # Cleanups run last in first out: this one, which also judges, before the mere stop of the process.
         self.addCleanup(daemon.stop)
         return daemon

@@ -11,7 +11,7 @@ from typing import Any, Final
 from mcptunnel.core.jsonrpc import Message, Span, encode, splice
 from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, LEVEL_KEY, MODERN_VERSIONS, SERVER_KEY, VERSION_KEY
 
-__all__ = ["CACHED", "PARTS", "complete", "legacy_request", "member", "modern_request", "put", "rebuilt"]
+__all__ = ["CACHED", "PARTS", "complete", "legacy_request", "member", "modern_request", "put", "rebuilt", "with_visit"]
 
 _ENVELOPE: Final = frozenset({VERSION_KEY, CAPABILITIES_KEY, INFO_KEY, LEVEL_KEY})
 # What a client adds when it repeats a request (2026-07-28, multi round-trip requests).
@@ -126,3 +126,18 @@ def member(message: Message, name: str) -> Any:
     """The decoded member ``name`` of a result; None when it has none."""
     span = message.inside(message.spans["result"], "result").get(name)
     return None if span is None else message.at(span)
+
+
+def with_visit(params: bytes, visit: bytes) -> bytes:
+    """The raw ``params`` of a question for a legacy client; where it is to visit a page, with a name for the visit.
+
+    2025-11-25 demands an ``elicitationId`` there, and 2026-07-28 has removed it.
+    """
+    try:
+        spans = members(params)
+    except ValueError:
+        return params
+    mode = spans.get("mode")
+    if mode is None or params[mode[0] : mode[1]] != b'"url"' or "elicitationId" in spans:
+        return params
+    return rebuilt(params, spans, frozenset(), {"elicitationId": visit})

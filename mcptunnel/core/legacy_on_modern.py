@@ -12,7 +12,7 @@ from typing import Final
 
 from mcptunnel.core.changes import Changes
 from mcptunnel.core.dispatch import Links
-from mcptunnel.core.envelope import member, modern_request
+from mcptunnel.core.envelope import member, modern_request, with_visit
 from mcptunnel.core.eras import DISCOVER
 from mcptunnel.core.errors import INVALID_PARAMS, RpcError
 from mcptunnel.core.exchange import Exchange
@@ -199,7 +199,7 @@ class LegacyOnModern:
         number = self._next
         self._next += 1
         self._asked[number] = round_, key
-        tail = b"" if params is None else b',"params":%b' % params
+        tail = b"" if params is None else b',"params":%b' % with_visit(params, b'"%d"' % number)
         raw = b'{"jsonrpc":"2.0","id":%d,"method":%b%b}' % (number, method, tail)
         self.speaker.from_server(self, decode(raw), round_.exchange)
 

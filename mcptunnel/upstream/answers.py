@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from mcptunnel.core import sse
 from mcptunnel.core.errors import UPSTREAM_UNAVAILABLE, UpstreamError
-from mcptunnel.core.jsonrpc import loads
+from mcptunnel.core.jsonrpc import decode, loads
 from mcptunnel.upstream.client import Transfer
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ class Answer:
             link.failed(number, f"it redirects ({status}), which is not followed; give its final address as url")
         elif self._json and (status == 200 or _is_rpc_error(body)):
             link.received(body, number)
+            if status != 200 and number in link.calls:
+                # Servers of the SDK from before 2026-07-28 refuse a request with an error under an id of their own
+                # making, "server-error"; the status says that it is about this request.
+                link.received(decode(body).with_id(b"%d" % number), number)
             if number in link.calls:
                 link.failed(number, "it answered with a message that is no response to the request")
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.envelope import complete, legacy_request, member, modern_request, put, rebuilt
+from mcptunnel.core.envelope import complete, legacy_request, member, modern_request, put, rebuilt, with_visit
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.jsonrpc import decode
 from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, LEVEL_KEY, SERVER_KEY, VERSION_KEY, check_headers
@@ -145,3 +145,26 @@ class PiecesTests(SynchronousTestCase):
         """None where there is none."""
         reply = decode(response(1, {"a": [1]}))
         self.assertEqual((member(reply, "a"), member(reply, "b")), ([1], None))
+
+
+class VisitTests(SynchronousTestCase):
+    """Questions of servers of 2026-07-28 that lead a legacy client to a page."""
+
+    def test_a_visit_gets_the_name_that_older_clients_demand(self) -> None:
+        """Everything else keeps its bytes."""
+        params = b'{"mode": "url","url":"https://example.com/","message":"caf\\u00e9", "x": 1.0}'
+        self.assertEqual(
+            with_visit(params, b'"7"'),
+            b'{"mode":"url","url":"https://example.com/","message":"caf\\u00e9","x":1.0,"elicitationId":"7"}',
+        )
+
+    def test_what_is_no_visit_or_has_a_name_stays(self) -> None:
+        """Forms, other questions, what cannot be read."""
+        for params in (
+            b'{"mode":"form","message":"m","requestedSchema":{}}',
+            b'{"message":"m"}',
+            b'{"mode":"url","elicitationId":"theirs"}',
+            b'{"messages":[]}',
+            b"[]",
+        ):
+            self.assertEqual(with_visit(params, b'"7"'), params)

@@ -372,6 +372,17 @@ class AnswerTests(Case):
             self.server.answer(response(1, error={"code": -32601, "message": "m"}), status, JSON)
             self.assertEqual(sink.answer["error"], {"code": -32601, "message": "m"})
 
+    def test_a_refusal_under_another_id_is_about_the_request(self) -> None:
+        """As the official SDK refuses requests without a session; under status 200 it would answer something else."""
+        body = response("server-error", error={"code": -32600, "message": "Bad Request: Missing session ID"})
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.answer(body, 400, JSON)
+        self.assertEqual((sink.answer["id"], sink.answer["error"]["code"]), ("c", -32600))
+        self.setUp()
+        _, sink = self.ask(request("tools/list", "c"))
+        self.server.answer(body, 200, JSON)
+        self.assertIn("no response to the request", sink.answer["error"]["message"])
+
     def test_an_answer_without_end_is_cut_off(self) -> None:
         """At server.limits.message_bytes."""
         _, sink = self.ask(request("tools/list", "c"))
