@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mcptunnel.core.jsonrpc import Message, Span, encode, splice
+from mcptunnel.core.jsonrpc import Message, Span, encode, members, splice
 from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, LEVEL_KEY, MODERN_VERSIONS, SERVER_KEY, VERSION_KEY
 
 __all__ = ["CACHED", "PARTS", "complete", "legacy_request", "member", "modern_request", "put", "rebuilt", "with_visit"]
