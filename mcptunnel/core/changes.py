@@ -64,6 +64,10 @@ class Changes:
             raise RpcError(INVALID_PARAMS, "params.uri: expected a string", reason="invalid_params")
         if self._kinds is not None and not self._subscribable:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {exchange.message.method}", reason="method_not_found")
+        if subscribe and any(uri == asked for _, asked in self._asking):
+            # Somebody has asked for it already, and waits like us.
+            self._asking.append((exchange, uri))
+            return
         if subscribe == (uri in self._uris):
             answer(exchange)
             return

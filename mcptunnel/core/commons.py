@@ -176,6 +176,8 @@ class Commons:
             error = RpcError(METHOD_NOT_FOUND, "this revision has no requests from servers", reason="era")
             link.tell(error_reply(error, message.id_raw))
             return
+        if message.method == "notifications/tools/list_changed":
+            self._catalogue.forget(link.server)
         # A log line of a shared connection does not say whose call it is about: only a lone call may have it.
         alone = [call for call in link.calls.values() if not call.done and call.patience != 0]
         if message.method == "notifications/message" and len(alone) == 1:

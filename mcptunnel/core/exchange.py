@@ -80,6 +80,7 @@ class Exchange:
         seal: Makes a ``requestState`` for the client that stands for something here (2026-07-28).
         sealing: The server's own ``requestState`` in a result must be sealed before it leaves.
         repeated: It has been sent a second time, to a server that had forgotten the session.
+        paused: The client does not keep up.
     """
 
     message: Message
@@ -101,7 +102,7 @@ class Exchange:
     sealing: bool = False
     repeated: bool = False
     done: bool = False
-    _paused: bool = False
+    paused: bool = False
     _ended: list[Callable[[Exchange], None]] = field(factory=list)
 
     def on_end(self, callback: Callable[[Exchange], None]) -> None:
@@ -162,14 +163,14 @@ class Exchange:
 
     def pause(self) -> None:
         """The client does not keep up."""
-        if self.call is not None and not self.done and not self._paused:
-            self._paused = True
+        if self.call is not None and not self.done and not self.paused:
+            self.paused = True
             self.call.pause()
 
     def resume(self) -> None:
         """The client has caught up, or nothing more will come for it."""
-        if self.call is not None and self._paused:
-            self._paused = False
+        if self.call is not None and self.paused:
+            self.paused = False
             self.call.resume()
 
     def _reply(self, raw: bytes, error: RpcError | None, code: int | None) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from attrs import define
+
 from mcptunnel.core.errors import METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, decode, encode, error_reply
@@ -70,6 +72,19 @@ def hello(version: str, capabilities: bytes, info: bytes) -> bytes:
     )
 
 
+@define(eq=False)
+class _Wanted:
+    """A resource that somebody wants to hear of.
+
+    Attributes:
+        members: Who.
+        waiting: Who wait for the server to grant it; None once it has answered.
+    """
+
+    members: set[Member]
+    waiting: list[Done] | None
+
+
 class Hub:
     """One session with one legacy server.
 
@@ -89,7 +104,8 @@ class Hub:
         self._clock: Final = clock
         self._owners: Final[dict[Exchange, Member]] = {}
         self._opening: list[Done] | None = []
-        self._uris: Final[dict[str, set[Member]]] = {}
+        self._attached: Final[set[Member]] = set()
+        self._uris: Final[dict[str, _Wanted]] = {}
         self._levels: Final[dict[object, int]] = {}
         self._level: int | None = None
 
@@ -116,16 +132,24 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether anybody uses it now."""
-        return bool(self._owners or self._uris or self.members)
+        return bool(self._owners or self._uris or self.members or self._attached)
 
     def when_open(self, done: Done) -> None:
-        """Call ``done`` with the server's answer to ``initialize``, or with the error that there is instead."""
+        """Call ``done`` with the server's answer to ``initialize``, an error perhaps, or with our own error if none came."""
         if self.link.closed:
-            done(None, unavailable(self.link.server, self.link.why))
+            self._tell_closed([done])
         elif self._opening is not None:
             self._opening.append(done)
         else:
             done(self.link.welcome, None)
+
+    def _tell_closed(self, waiting: list[Done]) -> None:
+        link = self.link
+        for done in waiting:
+            if link.turned_away:
+                done(link.welcome, None)
+            else:
+                done(None, unavailable(link.server, link.why))
 
     def request(self, exchange: Exchange, member: Member) -> None:
         """Send a request of ``member``."""
@@ -144,6 +168,10 @@ class Hub:
             Exchange(message=decode(raw), principal=self._principal, era="legacy", sink=Errand(done), record=Record())
         )
 
+    def attach(self, member: Member) -> None:
+        """``member`` relies on the session from now on, and is told when that is over."""
+        self._attached.add(member)
+
     def join(self, member: Member) -> None:
         """``member`` hears of changes from now on; the way for them is opened."""
         self.members.add(member)
@@ -152,7 +180,8 @@ class Hub:
     def leave(self, member: Member) -> None:
         """``member`` is gone: what it had asked for and nobody else wants is taken back."""
         self.members.discard(member)
-        for uri in [uri for uri, wanting in self._uris.items() if member in wanting]:
+        self._attached.discard(member)
+        for uri in [uri for uri, wanted in self._uris.items() if member in wanted.members]:
             self.unsubscribe(member, uri, lambda _reply, _error: None)
         if self._levels.pop(member, None) is not None:
             self._tune()
@@ -162,25 +191,32 @@ class Hub:
 
     def subscribe(self, member: Member, uri: str, done: Done) -> None:
         """``member`` wants to hear when ``uri`` changes. ``done`` gets None twice where nothing had to be asked."""
-        wanting = self._uris.get(uri)
-        if wanting:
-            wanting.add(member)
-            done(None, None)
+        known = self._uris.get(uri)
+        if known is not None:
+            known.members.add(member)
+            if known.waiting is None:
+                done(None, None)
+            else:
+                known.waiting.append(done)
             return
-        self._uris[uri] = {member}
+        wanted = self._uris[uri] = _Wanted({member}, [done])
 
         def answered(reply: Message | None, error: RpcError | None) -> None:
-            if error is not None or (reply is not None and reply.kind == "error"):
-                self._uris.pop(uri, None)
-            done(reply, error)
+            refused = error is not None or (reply is not None and reply.kind == "error")
+            if refused and self._uris.get(uri) is wanted:
+                del self._uris[uri]
+            waiting, wanted.waiting = wanted.waiting or [], None
+            for tell in waiting:
+                tell(reply, error)
 
         self.errand("resources/subscribe", b'{"uri":%b}' % encode(uri), answered)
 
     def unsubscribe(self, member: Member, uri: str, done: Done) -> None:
         """``member`` no longer wants that."""
-        wanting = self._uris.get(uri, set())
-        wanting.discard(member)
-        if wanting or uri not in self._uris:
+        wanted = self._uris.get(uri)
+        if wanted is not None:
+            wanted.members.discard(member)
+        if wanted is None or wanted.members:
             done(None, None)
             return
         del self._uris[uri]
@@ -246,7 +282,8 @@ class Hub:
                 member.heard(message)
         elif message.method == _UPDATED:
             uri = message.param("uri")
-            for member in list(self._uris.get(uri, ())) if isinstance(uri, str) else ():
+            wanted = self._uris.get(uri) if isinstance(uri, str) else None
+            for member in () if wanted is None else list(wanted.members):
                 member.heard(message)
         elif (cause := self._cause(exchange)) is not None:
             self._owners[cause].heard(message)
@@ -274,9 +311,8 @@ class Hub:
 
     def link_lost(self, link: Link) -> None:
         waiting, self._opening = self._opening or [], None
-        for done in waiting:
-            done(None, unavailable(link.server, link.why))
-        for member in list(self.members):
+        self._tell_closed(waiting)
+        for member in list(self.members | self._attached):
             member.hub_lost(self)
 
     def close(self) -> None:

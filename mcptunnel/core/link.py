@@ -261,19 +261,19 @@ class Link:
             why: Completes "server NAME is unavailable: …", where it cannot be helped.
         """
         exchange = None if number is None else self.calls.pop(number, None)
-        if exchange is not None and exchange.repeated:
-            exchange.fail(unavailable(self.server, why))
-            exchange = None
         if self._waiting is None and not self._owner.session_lost(self):
             if exchange is not None:
                 exchange.fail(unavailable(self.server, why))
             self.lost(why)
             self.wire.close()
         elif exchange is not None:
-            self.repeat(exchange)
+            self.repeat(exchange, why)
 
-    def repeat(self, exchange: Exchange) -> None:
-        """Send ``exchange`` a second time, after the introduction where one is under way."""
+    def repeat(self, exchange: Exchange, why: str) -> None:
+        """Send ``exchange`` a second time, after the introduction where one is under way; not a third time."""
+        if exchange.repeated:
+            exchange.fail(unavailable(self.server, why))
+            return
         exchange.repeated = True
         exchange.call = None
         self.request(exchange)
@@ -293,6 +293,9 @@ class Link:
         exchange.call = _Call(self, number)
         exchange.started = exchange.touched = self._clock()
         self.wire.send(splice(message.raw, edits), number, exchange)
+        if exchange.paused and number in self.calls:
+            # Its client does not read what an earlier call of it has brought.
+            self.wire.pause(number)
 
     def tell(self, raw: bytes) -> None:
         """Send a notification, or the client's response to a request of the server."""

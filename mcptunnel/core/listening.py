@@ -10,7 +10,7 @@ from mcptunnel.core.envelope import put, rebuilt
 from mcptunnel.core.errors import INVALID_PARAMS, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hub import Hub
-from mcptunnel.core.jsonrpc import Message, encode, splice
+from mcptunnel.core.jsonrpc import Message, encode
 from mcptunnel.core.link import unavailable
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY
 
@@ -110,15 +110,8 @@ class Listening:
 
 def tagged(message: Message, id_raw: bytes) -> bytes:
     """The notification with the subscription that it belongs to."""
-    tag = b'"%b":%b' % (SUBSCRIPTION_KEY.encode(), id_raw)
-    if "params" not in message.spans:
-        end = message.raw.rindex(b"}")
-        return splice(message.raw, [((end, end), b',"params":{"_meta":{%b}}' % tag)])
-    if "_meta" in message.params:
-        at = message.params["_meta"][0] + 1
-        return splice(message.raw, [((at, at), tag + (b"," if message.meta() else b""))])
-    at = message.spans["params"][0] + 1
-    return splice(message.raw, [((at, at), b'"_meta":{%b}' % tag + (b"," if message.params else b""))])
+    meta = rebuilt(message.raw, message.meta(), frozenset(), {SUBSCRIPTION_KEY: id_raw})
+    return put(message, rebuilt(message.raw, message.params, frozenset(), {"_meta": meta}))
 
 
 def untagged(message: Message) -> bytes:

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, Final
 
 from mcptunnel.core.envelope import PARTS, complete, legacy_request, member
-from mcptunnel.core.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
+from mcptunnel.core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hub import Hub
 from mcptunnel.core.jsonrpc import Message, decode, encode, error_reply, result_reply, splice
+from mcptunnel.core.link import unavailable
 from mcptunnel.core.listening import Listening
 from mcptunnel.core.mcp import LEVEL_KEY, LEVELS, MODERN_VERSIONS, SERVER_KEY
 from mcptunnel.core.parked import Parked
@@ -68,8 +69,8 @@ class ModernOnLegacy:
             ParkableCall(self, exchange).start()
 
     def _discovered(self, exchange: Exchange, reply: Message | None, error: RpcError | None) -> None:
-        if error is not None or reply is None:
-            exchange.fail(error or RpcError(INTERNAL_ERROR, "no answer", reason="no_answer"))
+        if error is not None or reply is None or reply.kind == "error":
+            exchange.fail(error or unavailable(self.hub.link.server, self.hub.link.why))
             return
         try:
             capabilities = member(reply, "capabilities")
@@ -84,15 +85,15 @@ class ModernOnLegacy:
             "capabilities": {name: value for name, value in offered.items() if name in _KEPT},
             "ttlMs": 0,
             "cacheScope": "private",
-            "_meta": {SERVER_KEY: info},
+            "_meta": {SERVER_KEY: info} if isinstance(info, dict) else {},
         }
         if isinstance(instructions, str):
             result["instructions"] = instructions
         exchange.finish(decode(result_reply(exchange.message.id_raw, encode(result))))
 
     def _listen(self, exchange: Exchange, reply: Message | None, error: RpcError | None) -> None:
-        if error is not None:
-            exchange.fail(error)
+        if error is not None or reply is None or reply.kind == "error":
+            exchange.fail(error or unavailable(self.hub.link.server, self.hub.link.why))
         elif not exchange.done:
             Listening(self.hub, exchange).start()
 
@@ -231,7 +232,14 @@ class ParkableCall:
         token = message.meta().get("progressToken")
         inner.token = None if token is None else message.raw[token[0] : token[1]]
         span = message.params.get("inputResponses")
-        for key, (start, end) in ({} if span is None else message.inside(span, "params.inputResponses")).items():
+        try:
+            answers = {} if span is None else message.inside(span, "params.inputResponses")
+        except RpcError as e:
+            exchange.call = None
+            exchange.fail(e)
+            self.give_up()
+            return
+        for key, (start, end) in answers.items():
             id_raw, _ = self._questions.pop(key, (None, b""))
             if id_raw is not None:
                 self._bridge.hub.link.tell(result_reply(id_raw, message.raw[start:end]))

@@ -63,6 +63,8 @@ class Round:
         )
         exchange.call = self
         self._lane.links.forward(self._lane.server, self._inner)
+        if exchange.paused:
+            self._inner.pause()
 
     # --- from the server (Sink)
 

@@ -233,7 +233,8 @@ class Session:
         if method in LASTING:
             self._wishes.setdefault(server, Wishes()).watch(exchange)
         lane = self._lane(server)
-        if method == "initialize" and isinstance(lane, Link) and self._around.eras.speaks(server, "legacy") is None:
+        unknown = self._around.eras.speaks(server, "legacy") is None
+        if method == "initialize" and unknown and not isinstance(lane, LegacyOnModern):
             Opening(lane, self._around.eras, self._around.commons, lambda: self._cross(server)).start(exchange)
         else:
             lane.request(exchange)
@@ -265,7 +266,11 @@ class Session:
         if not lane.closed:
             self.links[lane.server] = lane
             if self.hello is not None:
-                lane.introduce(self.hello, self.principal, lambda: self._restore(lane))
+                try:
+                    lane.introduce(self.hello, self.principal, lambda: self._restore(lane))
+                except RpcError:
+                    del self.links[lane.server]
+                    raise
         return lane
 
     def _restore(self, lane: Lane) -> None:

@@ -58,6 +58,7 @@ class SharedLane:
             self._hub = self._hubs.find(self.server, raw, self._principal)
         except ValueError as e:
             raise RpcError(INVALID_PARAMS, f"params.capabilities: {e}", reason="invalid_params") from None
+        self._hub.attach(self)
         return self._hub
 
     def request(self, exchange: Exchange) -> None:
@@ -137,6 +138,9 @@ def _welcome(exchange: Exchange, reply: Message | None, error: RpcError | None) 
         exchange.fail(error or RpcError(INTERNAL_ERROR, "no answer", reason="no_answer"))
         return
     try:
+        if reply.kind == "error":
+            exchange.finish(decode(reply.with_id(exchange.message.id_raw)))
+            return
         wanted = exchange.message.param("protocolVersion")
         span = reply.inside(reply.spans["result"], "result").get("protocolVersion")
         edits = [(reply.spans["id"], exchange.message.id_raw)]

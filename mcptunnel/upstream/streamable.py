@@ -26,6 +26,7 @@ __all__ = ["HttpUpstream"]
 # How long a server may keep a stream open after the response, or after the call has been cancelled.
 LEAVE_SECONDS: Final = 5.0
 HTTP: Final = Rules(mirrored=True)
+_FORGOTTEN: Final = "it has ended the session (404)"
 
 
 class HttpUpstream:
@@ -208,10 +209,10 @@ class HttpWire:
             if self._standing is not None:
                 self._standing.stop()
                 self._standing = None
-            self.link.renew(number, "it has ended the session (404)")
+            self.link.renew(number, _FORGOTTEN)
         elif number is not None and (exchange := self.link.calls.pop(number, None)) is not None:
             # Another call has noticed already.
-            self.link.repeat(exchange)
+            self.link.repeat(exchange, _FORGOTTEN)
 
     def close(self) -> None:
         if self._closed:
