@@ -14,12 +14,14 @@ from twisted.logger import Logger
 from mcptunnel.core import sse
 from mcptunnel.core.errors import UPSTREAM_UNAVAILABLE, UpstreamError
 from mcptunnel.core.jsonrpc import loads
+from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.client import Transfer
+from mcptunnel.upstream.redirects import location
 
 if TYPE_CHECKING:
     from mcptunnel.upstream.streamable import HttpWire
 
-__all__ = ["LISTEN_BACKOFF", "Answer", "Nobody", "Standing", "Told"]
+__all__ = ["LISTEN_BACKOFF", "Answer", "Nobody", "Standing", "Told", "elsewhere"]
 
 # MCP, Session Management: visible ASCII only.
 _SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,1024}")
@@ -30,6 +32,8 @@ RETURN_SECONDS: Final = 1.0
 _RETURN_BOUNDS: Final = (0.1, 30.0)
 # Returns in a row that brought no event at all, not even one without data: then nothing will come.
 RETURNS: Final = 3
+# MCP 2025-11-25, "Backwards compatibility": what an HTTP+SSE server answers to a POST at the address of its stream.
+_NOT_UNDERSTOOD: Final = (400, 404, 405)
 # An event id goes into a header of the next request.
 _EVENT_ID: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?")
 
@@ -41,6 +45,7 @@ class Answer:
         self._wire: Final = wire
         self._number: Final = number
         self._status = 0
+        self._location = ""
         self._body: list[bytes] = []
         self._size = 0
         self._events: sse.Decoder | None = None
@@ -52,6 +57,7 @@ class Answer:
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
         self._events = None
+        self._location = location(headers)
         wire = self._wire
         exchange = wire.link.calls.get(self._number)
         opening = exchange is not None and exchange.message.method == "initialize"
@@ -127,11 +133,14 @@ class Answer:
             # MCP 2025-03-26, Session Management. The official SDKs put a JSON-RPC error into the body as well.
             self._wire.lost_session()
         elif 300 <= status < 400:
-            link.failed(number, f"it redirects ({status}), which is not followed; give its final address as url")
+            link.failed(number, elsewhere(self._wire.upstream.address, status, self._location))
         elif self._json and (status == 200 or _is_rpc_error(body)):
             link.received(body, number)
             if number in link.calls:
                 link.failed(number, "it answered with a message that is no response to the request")
+        elif status in _NOT_UNDERSTOOD and self._wire.otherwise is not None and self._wire.otherwise(number):
+            # Asked again, in an older way.
+            return
         else:
             # A client error stays one, so that a client that probes for the era understands the answer.
             link.refused(
@@ -148,6 +157,12 @@ class Answer:
     def failed(self, why: str) -> None:
         self._wire.settled(self._number)
         self._wire.link.failed(self._number, why)
+
+
+def elsewhere(address: Address, status: int, target: str) -> str:
+    """What to say of a redirect that is not followed."""
+    where = f" to {address.named(target)}" if target else ""
+    return f"it redirects ({status}){where}, which is not followed; give its final address as url"
 
 
 def _is_rpc_error(body: bytes) -> bool:

@@ -13,6 +13,7 @@ from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
 from mcptunnel.test.upstream.servers import Accepted, Origin
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
+from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.answers import LISTEN_BACKOFF
 from mcptunnel.upstream.streamable import LEAVE_SECONDS, HttpUpstream
 
@@ -56,9 +57,7 @@ class Case(SynchronousTestCase):
         self.origin = Origin()
         self.upstream = HttpUpstream(
             "docs",
-            target=b"/mcp?x=1",
-            host=b"docs.example.com",
-            headers={"Authorization": "Bearer ours", "X-Team": "é"},
+            address=Address.of("http://docs.example.com/mcp?x=1", {"Authorization": "Bearer ours", "X-Team": "é"}),
             pool=self.origin.pool(),
             clock=self.origin.clock,
             max_bytes=self.max_bytes,
@@ -332,7 +331,13 @@ class AnswerTests(Case):
         for status, headers, body, words, http in (
             (401, (), b"", "refuses our credential (401); see mcpServers.docs.headers", 200),
             (403, (JSON,), response(1, error={"code": 1, "message": "m"}), "refuses our credential (403)", 200),
-            (302, ("Location: http://elsewhere/",), b"", "it redirects (302), which is not followed", 200),
+            (
+                302,
+                ("Location: http://elsewhere/",),
+                b"",
+                "it redirects (302) to http://elsewhere/, which is not followed",
+                200,
+            ),
             (307, (), b"", "it redirects (307)", 200),
             (400, (), b"", "HTTP status 400", 400),
             (404, ("Content-Type: text/html",), b"<p>", "HTTP status 404", 400),
