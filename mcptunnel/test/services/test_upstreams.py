@@ -88,8 +88,8 @@ class UpstreamsTests(SynchronousTestCase):
     def test_each_type_of_address_has_its_transport(self) -> None:
         """Without a type an http address may turn out to be an old one."""
         made = self.make(
-            'a: {url: "http://a.test/"}\nb: {url: "http://a.test/", type: http}\nc: {url: "http://a.test/", type: sse}\n'
-            'd: {url: "wss://a.test/"}'
+            'a: {url: "http://a.test/"}\nb: {url: "http://a.test/", type: http}\n'
+            'c: {url: "http://a.test/", type: sse}\nd: {url: "wss://a.test/"}'
         ).servers
         self.assertEqual([type(s) for s in made.values()], [HttpUpstream, HttpUpstream, EventsUpstream, WsUpstream])
         older = [s.older is not None for s in made.values() if isinstance(s, HttpUpstream)]
@@ -100,8 +100,9 @@ class UpstreamsTests(SynchronousTestCase):
         self.environ = {"HTTP_PROXY": "http://u:p@env.test:1", "HTTPS_PROXY": "env.test:2", "NO_PROXY": "direct.test"}
         made = self.make(
             'plain: {url: "http://a.test/x", type: http}\nlocal: {url: "http://127.0.0.1:9/"}\n'
-            'direct: {url: "http://sub.direct.test/"}\nsecure: {url: "https://a.test/"}\nsocket: {url: "ws://a.test/"}\n'
-            'mine: {url: "http://127.0.0.1:9/", proxy: "http://mine.test:3"}\nnone: {url: "http://a.test/", proxy: none}'
+            'direct: {url: "http://sub.direct.test/"}\nsecure: {url: "https://a.test/"}\n'
+            'socket: {url: "ws://a.test/"}\nmine: {url: "http://127.0.0.1:9/", proxy: "http://mine.test:3"}\n'
+            'none: {url: "http://a.test/", proxy: none}'
         ).servers
 
         def way(name: str) -> Any:

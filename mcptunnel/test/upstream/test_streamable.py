@@ -224,8 +224,8 @@ class LegacyHeadTests(Case):
         body = b'{"jsonrpc":"2.0", "id":1,"method":"tools/call","params":{"name":"a"}}'
         self.assertEqual(
             self.server.take(),
-            b"POST /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nContent-Type: application/json\r\n"
-            b"Accept: application/json, text/event-stream\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"POST /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
         )
 
@@ -507,8 +507,8 @@ class StandingTests(Case):
         server = self.listen()
         self.assertEqual(
             server.take(),
-            b"GET /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAccept: text/event-stream\r\n"
-            b"Authorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"GET /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Accept: text/event-stream\r\n"
             b"Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-06-18\r\n\r\n",
         )
         self.link.wire.listen()
