@@ -135,7 +135,7 @@ class Hub:
         return bool(self._owners or self._uris or self.members or self._attached)
 
     def when_open(self, done: Done) -> None:
-        """Call ``done`` with the server's answer to ``initialize``, an error perhaps, or with our own error if none came."""
+        """Call ``done`` with the answer to ``initialize``, an error perhaps, or with our error if there is none."""
         if self.link.closed:
             self._tell_closed([done])
         elif self._opening is not None:

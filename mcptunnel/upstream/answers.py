@@ -14,12 +14,14 @@ from twisted.logger import Logger
 from mcptunnel.core import sse
 from mcptunnel.core.errors import UPSTREAM_UNAVAILABLE, UpstreamError
 from mcptunnel.core.jsonrpc import decode, loads
+from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.client import Transfer
+from mcptunnel.upstream.redirects import location
 
 if TYPE_CHECKING:
     from mcptunnel.upstream.streamable import HttpWire
 
-__all__ = ["LISTEN_BACKOFF", "Answer", "Nobody", "Standing", "Told"]
+__all__ = ["LISTEN_BACKOFF", "Answer", "Nobody", "Standing", "Told", "elsewhere"]
 
 # MCP, Session Management: visible ASCII only.
 _SESSION_ID: Final = re.compile(rb"[\x21-\x7e]{1,1024}")
@@ -34,6 +36,8 @@ RETURNS: Final = 3
 _EXCUSES: Final = (-32600, -32001, -32000)
 _NO_SESSION: Final = re.compile(r"(?:Bad Request: )?(?:Session not found|Session terminated|No valid session)", re.I)
 _LONGEST_EXCUSE: Final = 1000
+# MCP 2025-11-25, "Backwards compatibility": what an HTTP+SSE server answers to a POST at the address of its stream.
+_NOT_UNDERSTOOD: Final = (400, 404, 405)
 # An event id goes into a header of the next request.
 _EVENT_ID: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,1022}[\x21-\x7e])?")
 
@@ -45,6 +49,7 @@ class Answer:
         self._wire: Final = wire
         self._number: Final = number
         self._status = 0
+        self._location = ""
         self._body: list[bytes] = []
         self._size = 0
         self._events: sse.Decoder | None = None
@@ -58,6 +63,7 @@ class Answer:
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._status = status
         self._events = None
+        self._location = location(headers)
         wire = self._wire
         exchange = wire.link.calls.get(self._number)
         opening = exchange is not None and exchange.message.method == "initialize"
@@ -136,7 +142,7 @@ class Answer:
                 # Some of it has been delivered before the stream broke: it must not be done twice.
                 link.failed(number, "it has forgotten the session in the middle of the call (404)")
         elif 300 <= status < 400:
-            link.failed(number, f"it redirects ({status}), which is not followed; give its final address as url")
+            link.failed(number, elsewhere(self._wire.upstream.address, status, self._location))
         elif self._json and (status == 200 or _is_rpc_error(body)):
             link.received(body, number)
             if status != 200 and number in link.calls:
@@ -145,6 +151,9 @@ class Answer:
                 link.received(decode(body).with_id(b"%d" % number), number)
             if number in link.calls:
                 link.failed(number, "it answered with a message that is no response to the request")
+        elif status in _NOT_UNDERSTOOD and self._wire.otherwise is not None and self._wire.otherwise(number):
+            # Asked again, in an older way.
+            return
         else:
             # A client error stays one, so that a client that probes for the era understands the answer.
             link.refused(
@@ -161,6 +170,12 @@ class Answer:
     def failed(self, why: str) -> None:
         self._wire.settled(self._number)
         self._wire.link.failed(self._number, why)
+
+
+def elsewhere(address: Address, status: int, target: str) -> str:
+    """What to say of a redirect that is not followed."""
+    where = f" to {address.named(target)}" if target else ""
+    return f"it redirects ({status}){where}, which is not followed; give its final address as url"
 
 
 def _is_rpc_error(body: bytes) -> bool:

@@ -253,9 +253,18 @@ class Pool:
     def request(self, request: bytes, receiver: Receiver) -> Transfer:
         """Send ``request``, a complete HTTP/1.1 request, on an idle connection or a new one."""
         transfer = Transfer(receiver)
+        self._begin(transfer, request)
+        return transfer
+
+    def again(self, transfer: Transfer, request: bytes, receiver: Receiver) -> None:
+        """Send ``request`` in continuation of ``transfer``, whose answer has just ended."""
+        transfer.receiver = receiver
+        self._begin(transfer, request)
+
+    def _begin(self, transfer: Transfer, request: bytes) -> None:
         if self._idle:
             transfer.begin(self._idle.pop(), request)
-            return transfer
+            return
         connecting = self._endpoint().connect(self._factory)
         connecting.addTimeout(CONNECT_SECONDS, self._clock)
 
@@ -272,7 +281,6 @@ class Pool:
                 receiver.failed(f"cannot connect ({failure.getErrorMessage() or type(failure.value).__name__})")
 
         connecting.addCallbacks(connected, refused)
-        return transfer
 
     def put(self, connection: _Connection, headers: list[tuple[bytes, bytes]]) -> bool:
         """Take back a connection whose answer is complete. False when it must not be used again."""

@@ -9,17 +9,20 @@ neither the client's credential, cookies, host, origin nor session id can reach 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.link import Link
+from mcptunnel.core.link import Link, Wire
 from mcptunnel.core.mcp import MODERN_VERSIONS, VERSION_KEY, encode_header, subject
 from mcptunnel.core.rules import Rules
+from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.answers import Answer, Nobody, Standing, Told
 from mcptunnel.upstream.client import Pool, Receiver, Transfer
+from mcptunnel.upstream.events import EventsUpstream
+from mcptunnel.upstream.redirects import follow
 
 __all__ = ["HttpUpstream"]
 
@@ -28,72 +31,119 @@ LEAVE_SECONDS: Final = 5.0
 HTTP: Final = Rules(mirrored=True)
 _FORGOTTEN: Final = "it has ended the session (404)"
 
+_POST: Final = b"Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+
 
 class HttpUpstream:
     """One server with a ``url``.
 
     Args:
         name: Its key in ``mcpServers``.
-        target: Path and query of its address.
-        host: Value of the Host header.
-        headers: Configured header lines; secret.
+        address: Where it is, and what every request to it says.
         pool: Connections to its origin.
         clock: For waiting before the standing stream is opened again.
         max_bytes: Longest message it may send.
         rules: How it is to be spoken to.
+        older: The same server over HTTP+SSE, for the case that it understands nothing else; None not to try.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        target: bytes,
-        host: bytes,
-        headers: Mapping[str, str],
+        address: Address,
         pool: Pool,
         clock: IReactorTime,
         max_bytes: int,
         rules: Rules = HTTP,
+        older: EventsUpstream | None = None,
     ) -> None:
         self.name: Final = name
         self.rules: Final = rules
+        self.address: Final = address
+        self.older: Final = older
         self.pool: Final = pool
         self.clock: Final = clock
         self.max_bytes: Final = max_bytes
-        fixed = b"".join(b"%b: %b\r\n" % (k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items())
-        self._post: Final = (
-            b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
-            b"Accept: application/json, text/event-stream\r\n%b" % (target, host, fixed)
-        )
-        self._get: Final = b"GET %b HTTP/1.1\r\nHost: %b\r\nAccept: text/event-stream\r\n%b" % (target, host, fixed)
-        self._delete: Final = b"DELETE %b HTTP/1.1\r\nHost: %b\r\n%b" % (target, host, fixed)
 
     def __repr__(self) -> str:
         return f"<HttpUpstream {self.name}>"
 
-    def connect(self, link: Link) -> HttpWire:
+    def connect(self, link: Link) -> Wire:
         """A wire for ``link``; connections are opened when there is something to send."""
-        return HttpWire(self, link)
+        if self.older is None:
+            return HttpWire(self, link)
+        if self.older.understood:
+            return self.older.connect(link)
+        return EitherWire(self, self.older, link) if link.era == "legacy" else HttpWire(self, link)
 
     def post(self, lines: bytes, body: bytes, receiver: Receiver) -> Transfer:
         """Send one message."""
-        return self.pool.request(b"%b%bContent-Length: %d\r\n\r\n%b" % (self._post, lines, len(body), body), receiver)
+        return self._ask(b"POST", b"%b%b" % (_POST, lines), body, receiver)
 
     def get(self, lines: bytes, receiver: Receiver) -> Transfer:
         """Open the standing stream."""
-        return self.pool.request(b"%b%b\r\n" % (self._get, lines), receiver)
+        return self._ask(b"GET", b"Accept: text/event-stream\r\n%b" % lines, None, receiver)
 
     def delete(self, lines: bytes, receiver: Receiver) -> Transfer:
         """End the session."""
-        return self.pool.request(b"%b%b\r\n" % (self._delete, lines), receiver)
+        return self._ask(b"DELETE", lines, None, receiver)
+
+    def _ask(self, method: bytes, lines: bytes, body: bytes | None, receiver: Receiver) -> Transfer:
+        return follow(self.pool, self.address, lambda address: address.request(method, lines, body), receiver)
+
+
+class EitherWire:
+    """The wire of a legacy link whose server may be one of 2024-11-05 (MCP, Transports, "Backwards compatibility").
+
+    It is that of Streamable HTTP until the server has refused the ``initialize`` of the link with a status that says
+    so; then that message, and everything after it, goes over HTTP+SSE.
+    """
+
+    def __init__(self, upstream: HttpUpstream, older: EventsUpstream, link: Link) -> None:
+        self._older: Final = older
+        self._link: Final = link
+        self._opening: tuple[bytes, int, Exchange] | None = None
+        self._wire: Wire = HttpWire(upstream, link, otherwise=self._otherwise)
+
+    def _otherwise(self, number: int) -> bool:
+        if self._opening is None or self._opening[1] != number:
+            return False
+        first, self._opening = self._opening, None
+        self._wire.close()
+        self._wire = self._older.connect(self._link)
+        self._wire.send(*first)
+        return True
+
+    def send(self, raw: bytes, number: int | None, exchange: Exchange | None) -> None:
+        opening = exchange is not None and number is not None and exchange.message.method == "initialize"
+        self._opening = (raw, number, exchange) if opening and self._link.version is None else None  # type: ignore[assignment]  # both are there
+        self._wire.send(raw, number, exchange)
+
+    def drop(self, number: int) -> bool:
+        return self._wire.drop(number)
+
+    def pause(self, number: int) -> None:
+        self._wire.pause(number)
+
+    def resume(self, number: int) -> None:
+        self._wire.resume(number)
+
+    def listen(self) -> None:
+        self._wire.listen()
+
+    def close(self) -> None:
+        self._wire.close()
 
 
 class HttpWire:
     """The wire of one link. See :class:`mcptunnel.core.link.Wire`."""
 
-    def __init__(self, upstream: HttpUpstream, link: Link) -> None:
+    def __init__(self, upstream: HttpUpstream, link: Link, otherwise: Callable[[int], bool] | None = None) -> None:
         self.upstream: Final = upstream
         self.link: Final = link
+        # Whether somebody else asks again for a call whose request the server does not understand.
+        self.otherwise: Final = otherwise
         self.session: bytes | None = None
         self._transfers: Final[dict[int, Transfer]] = {}
         self._telling: Final[set[Transfer]] = set()

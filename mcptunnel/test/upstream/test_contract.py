@@ -9,9 +9,13 @@ from typing import Any
 from mcptunnel.test.upstream.contract import UpstreamContract
 from mcptunnel.test.upstream.processes import Spawning
 from mcptunnel.test.upstream.servers import Accepted, Origin
+from mcptunnel.test.upstream.sockets import SocketServer
 from mcptunnel.testing import FakeUpstream
+from mcptunnel.upstream.address import Address
+from mcptunnel.upstream.events import EventsUpstream
 from mcptunnel.upstream.stdio import StdioUpstream
 from mcptunnel.upstream.streamable import HttpUpstream
+from mcptunnel.upstream.websocket import WsUpstream
 
 
 class FakeStreamsTests(UpstreamContract):
@@ -51,9 +55,7 @@ class HttpTests(UpstreamContract):
         self.origin = Origin()
         self.upstream = HttpUpstream(
             "srv",
-            target=b"/",
-            host=b"h",
-            headers={},
+            address=Address.of("http://h/", {}),
             pool=self.origin.pool(),
             clock=self.origin.clock,
             max_bytes=10_000,
@@ -88,6 +90,75 @@ class HttpTests(UpstreamContract):
 
     def ended(self) -> bool:
         return all(accepted.over for accepted in self.origin.accepted)
+
+
+class EventsTests(UpstreamContract):
+    """HTTP+SSE."""
+
+    def setUp(self) -> None:
+        self.origin = Origin()
+        self.upstream = EventsUpstream(
+            "srv",
+            address=Address.of("http://h/sse", {}),
+            pool=self.origin.pool(),
+            clock=self.origin.clock,
+            max_bytes=10_000,
+        )
+
+    def stream(self) -> Accepted:
+        accepted = self.origin.accepted[0]
+        if accepted.transport.value():
+            first, headers, _ = accepted.request()
+            self.assertEqual((first, headers["accept"]), ("GET /sse HTTP/1.1", "text/event-stream"))
+            accepted.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            accepted.send(b"event: endpoint\ndata: /messages?s=1\n\n")
+        return accepted
+
+    def taken(self) -> list[Any]:
+        stream, found = self.stream(), []
+        for accepted in self.origin.accepted:
+            while accepted is not stream and accepted.transport.value():
+                first, _, body = accepted.request()
+                self.assertEqual(first, "POST /messages?s=1 HTTP/1.1")
+                found.append(body)
+                accepted.answer(b"", 202)
+        return found
+
+    def say(self, raw: bytes, number: int) -> None:
+        self.stream().send(b"event: message\ndata: %b\n\n" % raw)
+
+    def gone(self) -> None:
+        self.stream().lose()
+
+    def ended(self) -> bool:
+        return self.origin.accepted[0].over
+
+
+class WebSocketTests(UpstreamContract):
+    """A WebSocket."""
+
+    def setUp(self) -> None:
+        self.server = SocketServer()
+        self.upstream = WsUpstream(
+            "srv",
+            url="ws://h:1/x",
+            headers={},
+            endpoint=lambda: self.server,
+            clock=self.server.clock,
+            max_bytes=10_000,
+        )
+
+    def taken(self) -> list[Any]:
+        return [json.loads(text) for text in self.server.last.texts()]
+
+    def say(self, raw: bytes, number: int) -> None:
+        self.server.last.say(raw)
+
+    def gone(self) -> None:
+        self.server.last.lose()
+
+    def ended(self) -> bool:
+        return self.server.last.left
 
 
 class StdioTests(UpstreamContract):

@@ -13,6 +13,7 @@ from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
 from mcptunnel.test.upstream.servers import Accepted, Origin
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
+from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.answers import LISTEN_BACKOFF
 from mcptunnel.upstream.streamable import LEAVE_SECONDS, HttpUpstream
 
@@ -62,9 +63,7 @@ class Case(SynchronousTestCase):
         self.origin = Origin()
         self.upstream = HttpUpstream(
             "docs",
-            target=b"/mcp?x=1",
-            host=b"docs.example.com",
-            headers={"Authorization": "Bearer ours", "X-Team": "é"},
+            address=Address.of("http://docs.example.com/mcp?x=1", {"Authorization": "Bearer ours", "X-Team": "é"}),
             pool=self.origin.pool(),
             clock=self.origin.clock,
             max_bytes=self.max_bytes,
@@ -231,8 +230,8 @@ class LegacyHeadTests(Case):
         body = b'{"jsonrpc":"2.0", "id":1,"method":"tools/call","params":{"name":"a"}}'
         self.assertEqual(
             self.server.take(),
-            b"POST /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nContent-Type: application/json\r\n"
-            b"Accept: application/json, text/event-stream\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"POST /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
         )
 
@@ -338,7 +337,13 @@ class AnswerTests(Case):
         for status, headers, body, words, http in (
             (401, (), b"", "refuses our credential (401); see mcpServers.docs.headers", 200),
             (403, (JSON,), response(1, error={"code": 1, "message": "m"}), "refuses our credential (403)", 200),
-            (302, ("Location: http://elsewhere/",), b"", "it redirects (302), which is not followed", 200),
+            (
+                302,
+                ("Location: http://elsewhere/",),
+                b"",
+                "it redirects (302) to http://elsewhere/, which is not followed",
+                200,
+            ),
             (307, (), b"", "it redirects (307)", 200),
             (400, (), b"", "HTTP status 400", 400),
             (404, ("Content-Type: text/html",), b"<p>", "HTTP status 404", 400),
@@ -519,8 +524,8 @@ class StandingTests(Case):
         server = self.listen()
         self.assertEqual(
             server.take(),
-            b"GET /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAccept: text/event-stream\r\n"
-            b"Authorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"GET /mcp?x=1 HTTP/1.1\r\nHost: docs.example.com\r\nAuthorization: Bearer ours\r\nX-Team: \xe9\r\n"
+            b"Accept: text/event-stream\r\n"
             b"Mcp-Session-Id: abc\r\nMCP-Protocol-Version: 2025-06-18\r\n\r\n",
         )
         self.link.wire.listen()
