@@ -18,7 +18,7 @@ from attrs import define
 from tests.certificates import NAME, issue
 from tests.processes import ROOT, OutsideCase, Process, descendants, free_port
 
-__all__ = ["Daemon", "DaemonCase", "alive"]
+__all__ = ["Daemon", "DaemonCase", "alive", "python_env", "twistd"]
 
 # What must stand in the log after SIGTERM, what a child's line starts with, and what must never stand there.
 _LAST_WORDS: Final = "Server Shut Down."
@@ -29,6 +29,12 @@ _BAD_WORDS: Final = ("Traceback (most recent call last)", "#critical]", "Unhandl
 def python_env() -> dict[str, str]:
     """Lets child processes import this checkout, installed or not."""
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
+
+
+def twistd(config: Path) -> list[str]:
+    """The command line of the specification."""
+    program = str(Path(sys.executable).with_name("twistd"))
+    return [program, "--pidfile=", "-n", "mcptunnel", "--config", str(config)]
 
 
 @define(eq=False)
@@ -165,14 +171,7 @@ class DaemonCase(OutsideCase):
 
     def twistd(self, config: Path) -> list[str]:
         """The command line of the specification."""
-        return [
-            str(Path(sys.executable).with_name("twistd")),
-            "--pidfile=",
-            "-n",
-            "mcptunnel",
-            "--config",
-            str(config),
-        ]
+        return twistd(config)
 
     def eventually(self, what: Callable[[], bool], message: str, seconds: float = 5.0) -> None:
         """Wait until ``what()`` is true, or fail with ``message``."""

@@ -17,7 +17,10 @@ from attrs import frozen
 
 from tests.processes import missing, require
 
-__all__ = ["INSPECTOR", "Node", "installed"]
+__all__ = ["CACHE", "INSPECTOR", "Node", "installed"]
+
+# Kept from run to run, and outside this tree.
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcptunnel-tests"
 
 NODE: Final = "node@22"
 INSPECTOR: Final = "@modelcontextprotocol/inspector@2.12.0"
@@ -63,14 +66,13 @@ def installed(*packages: str) -> Node:
         AssertionError: The same, in CI.
     """
     npm = require("npm")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcptunnel-tests"
     name = "+".join(package.replace("/", "_") for package in (NODE, *packages))
-    node = Node(place=cache / name)
+    node = Node(place=CACHE / name)
     if node.place.is_dir():
         return node
-    cache.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there when it is whole, so that a broken installation is never found again.
-    making = Node(place=Path(tempfile.mkdtemp(dir=cache)))
+    making = Node(place=Path(tempfile.mkdtemp(dir=CACHE)))
     try:
         for wanted in ((NODE,), packages):
             done = subprocess.run(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from mcp import Client
@@ -13,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.certificates import client_context
 from tests.clients import ACCEPT, HttpClient, modern, websocket
 from tests.daemon import Daemon, DaemonCase
-from tests.processes import free_port
+from tests.processes import descendants, free_port
 from tests.sdk import ERAS, over_http, over_websocket, session, text, walk
 
 DEMO = "/servers/demo/mcp"
@@ -207,7 +210,8 @@ class BadInputTests(_Auto):
         """The call fails at once and by name; soon a new process serves, and others were served all the time."""
         flag = self.place / "flag"
         script = f"test -e {flag} && exec {sys.executable} -m mcptunnel.demo stdio; touch {flag}; read line; exit 3"
-        work = {**self.child(), "command": "sh", "args": ["-c", script]}
+        # Nobody asks it first which era it speaks, so the call is the first that it hears.
+        work = {**self.child(), "command": "sh", "args": ["-c", script], "era": "modern"}
         daemon = self.auto(servers={"work": work, "demo": self.child()})
         client = self.client(daemon)
         started = time.monotonic()
@@ -236,8 +240,9 @@ class BadInputTests(_Auto):
         self.assertEqual(call_brief(), "server brief is unavailable: it exited")
         echo = client.legacy("/mcp", "tools/call", name="demo__echo", arguments={"text": "still here"})
         self.assertEqual(echo.text, "still here")
-        # A process that ended so soon is not started again at once; the one after that has come as far as the first.
-        self.assertIn("the next attempt is in", call_brief())
+        # The next process has come as far as the first; after that it is not started again at once.
+        self.assertEqual(call_brief(), "server brief is unavailable: it exited")
+        self.assertIn("(it exited); the next attempt is in", call_brief())
         self.eventually(lambda: call_brief().endswith(": it exited"), "no new process was introduced")
         self.assertGreaterEqual(daemon.process.output().count("server brief: started"), 2)
 
@@ -312,21 +317,21 @@ class BadInputTests(_Auto):
         assert closed is not None
         self.assertEqual((closed.code, closed.reason), (1003, "MCP messages are text"))
 
-    def test_a_session_that_is_over_takes_its_websocket_along(self) -> None:
-        """Its server has ended: the call in flight fails at once, then 1011 and a reason, not just a drop."""
-        daemon = self.auto(servers={"brief": {"command": sys.executable, "args": ["-c", BRIEF]}})
+    def test_a_session_outlives_its_only_server(self) -> None:
+        """The call in flight fails at once and by name; the next one is served by a new process, on the same socket."""
+        daemon = self.auto()
         with websocket(daemon.port, tls=client_context()) as ws:
             ws.initialize()
-            ws.connection.send('{"jsonrpc":"2.0","id":7,"method":"tools/list"}')
+            ws.say({"jsonrpc": "2.0", "id": 70, "method": "tools/call", "params": {"name": "ask", "arguments": {}}})
+            self.assertEqual(ws.hear()["method"], "elicitation/create")
+            for pid in descendants(daemon.process.popen.pid):
+                if b"mcptunnel.demo" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
             failed = ws.hear()
-            self.assertEqual((failed["id"], failed["error"]["code"]), (7, -32010))
-            self.assertIn("brief", failed["error"]["message"])
-            with self.assertRaises(ConnectionClosed) as caught:
-                ws.hear()
-            closed = caught.exception.rcvd
-        assert closed is not None
-        self.assertEqual(closed.code, 1011)
-        self.assertIn("connect again", closed.reason)
+            self.assertEqual((failed["id"], failed["error"]["code"]), (70, -32010))
+            self.assertIn("server demo is unavailable: it was ended by SIGKILL", failed["error"]["message"])
+            echo = ws.call("tools/call", name="echo", arguments={"text": "still here"})[0]
+            self.assertEqual(echo["result"]["content"][0]["text"], "still here")
 
     def test_a_websocket_that_is_idle_keeps_its_session(self) -> None:
         """A connection that is there is a client that is there, however long it says nothing."""

@@ -158,10 +158,11 @@ class Changes:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        for exchange in (self._coming, self._current):
+        ending = (self._coming, self._current)
+        self._coming = self._current = None
+        for exchange in ending:
             if exchange is not None:
                 exchange.abandon()
-        self._coming = self._current = None
 
 
 class _Heard:
@@ -181,4 +182,5 @@ class _Heard:
         self._changes.ended(self.exchange, error, code)
 
     def cancelled(self) -> None:
-        """By us."""
+        """By the server, if it is one that still matters."""
+        self._changes.ended(self.exchange, None, None)

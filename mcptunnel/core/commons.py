@@ -14,7 +14,7 @@ from mcptunnel.core.hubs import Hubs, capabilities_of
 from mcptunnel.core.jsonrpc import Message, decode, error_reply
 from mcptunnel.core.link import Link, Upstream
 from mcptunnel.core.mcp import CAPABILITIES_KEY
-from mcptunnel.core.mirrors import Mirror, check, lines
+from mcptunnel.core.mirrors import Mirror, check, check_unambiguous, lines
 from mcptunnel.core.modern_on_legacy import ModernOnLegacy
 from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import Principal
@@ -74,6 +74,7 @@ class Commons:
             return
         try:
             if found:
+                check_unambiguous(found, exchange.message)
                 arguments = exchange.message.param("arguments")
                 if exchange.params_headers is None:
                     exchange.params_headers = lines(found, arguments)

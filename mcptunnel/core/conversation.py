@@ -79,7 +79,7 @@ class Conversation:
                     self.session.response(message)
             elif era_of_message(message) == "modern":
                 self._take_modern(message, record)
-            elif message.method == "notifications/cancelled" and self.session is None:
+            elif message.method == "notifications/cancelled" and self._means_modern(message):
                 self._cancel(message)
             else:
                 self._take_legacy(message, record)
@@ -117,6 +117,11 @@ class Conversation:
         self._modern[message.id] = exchange
         self._relay.stateless(exchange, self._target)
         self._brake(exchange)
+
+    def _means_modern(self, message: Message) -> bool:
+        """Whether a cancellation without an envelope can only mean a request with one."""
+        wanted = message.id_at(message.params.get("requestId"))
+        return self.session is None or (wanted in self._modern and wanted not in self.session.active)
 
     def _cancel(self, message: Message) -> None:
         wanted = message.id_at(message.params.get("requestId"))

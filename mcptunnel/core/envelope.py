@@ -91,10 +91,12 @@ def complete(reply: Message, method: str, server: bytes | None) -> bytes:
         reply: The response.
         method: What it answers.
         server: The server's ``serverInfo``, raw.
+
+    Raises:
+        RpcError: The result, or its ``_meta``, is no object with unique keys.
     """
     start, end = reply.spans["result"]
-    result = reply.raw[start:end]
-    spans = members(result)
+    spans = reply.inside((start, end), "result")
     more: dict[str, bytes] = {}
     if "resultType" not in spans:
         more["resultType"] = b'"complete"'
@@ -108,14 +110,14 @@ def complete(reply: Message, method: str, server: bytes | None) -> bytes:
         if "_meta" not in spans:
             more["_meta"] = b"{%b}" % tag
         else:
-            at, stop = spans["_meta"]
-            inner = members(result[at:stop])
+            at = spans["_meta"][0] + 1
+            inner = reply.inside(spans["_meta"], "result._meta")
             if SERVER_KEY not in inner:
-                edits.append(((start + at + 1, start + at + 1), tag + (b"," if inner else b"")))
+                edits.append(((at, at), tag + (b"," if inner else b"")))
     if more:
         added = b",".join(b"%b:%b" % (encode(name), value) for name, value in more.items())
         # Before the last brace of the result.
-        brace = start + result.rindex(b"}")
+        brace = end - 1
         edits.append(((brace, brace), (b"," if spans else b"") + added))
     return splice(reply.raw, edits)
 

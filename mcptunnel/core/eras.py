@@ -11,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from mcptunnel import __version__
 from mcptunnel.core.errors import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION, RpcError
 from mcptunnel.core.exchange import error_code
 from mcptunnel.core.jsonrpc import Message, encode
 from mcptunnel.core.link import Upstream
-from mcptunnel.core.mcp import CAPABILITIES_KEY, MODERN_VERSIONS, VERSION_KEY, Era
+from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, MODERN_VERSIONS, VERSION_KEY, Era
 
 __all__ = ["DISCOVER", "PROBE_SECONDS", "Eras", "speaks_modern"]
 
 # A server that says nothing at all for so long is taken for one that waits for `initialize`.
 PROBE_SECONDS: Final = 10.0
 DISCOVER: Final = b'{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{"_meta":%b}}' % encode(
-    {VERSION_KEY: MODERN_VERSIONS[-1], CAPABILITIES_KEY: {}}
+    {
+        VERSION_KEY: MODERN_VERSIONS[-1],
+        CAPABILITIES_KEY: {},
+        INFO_KEY: {"name": "mcptunnel", "version": __version__},
+    }
 )
 # Errors that only 2026-07-28 has.
 _MODERN_ERRORS: Final = (HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION)
@@ -36,31 +41,30 @@ class Eras:
     """
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
-        self._known: Final[dict[tuple[str, Era], bool]] = {}
-        self._fixed: Final = {
-            (name, era): upstream.rules.era == era
-            for name, upstream in upstreams.items()
-            if upstream.rules.era != "auto"
-            for era in ("legacy", "modern")
-        }
+        self._known: Final[dict[Era, dict[str, bool]]] = {"legacy": {}, "modern": {}}
+        # What the configuration says is not learned and not doubted.
+        self._fixed: Final = frozenset(name for name, upstream in upstreams.items() if upstream.rules.era != "auto")
+        for name in self._fixed:
+            for era, known in self._known.items():
+                known[name] = upstreams[name].rules.era == era
 
     def speaks(self, server: str, era: Era) -> bool | None:
         """Whether ``server`` speaks ``era``; None when that is not known."""
-        key = (server, era)
-        fixed = self._fixed.get(key)
-        return self._known.get(key) if fixed is None else fixed
+        return self._known[era].get(server)
 
     def learn(self, server: str, era: Era, speaks: bool) -> None:
         """It has shown that it does, or does not."""
-        self._known[server, era] = speaks
+        if server not in self._fixed:
+            self._known[era][server] = speaks
 
     def doubt(self, server: str, era: Era) -> None:
         """It has failed in a way that it would not if what is known were still so."""
-        self._known.pop((server, era), None)
+        if server not in self._fixed:
+            self._known[era].pop(server, None)
 
     def known(self, server: str) -> dict[str, bool | None]:
         """Era to what is known, for people."""
-        return {era: self.speaks(server, era) for era in ("legacy", "modern")}
+        return {era: known.get(server) for era, known in self._known.items()}
 
 
 def speaks_modern(reply: Message | None, error: RpcError | None) -> bool | None:

@@ -376,12 +376,25 @@ class Link:
                 exchange.touched = self._clock()
                 exchange.emit(splice(message.raw, [(span, exchange.message.id_raw)]))
             return
+        if message.method == "notifications/cancelled" and self.era == "modern":
+            self._torn_down(message)
+            return
         if exchange is not None:
             exchange.touched = self._clock()
             if message.kind == "notification" and message.method != "notifications/cancelled":
                 exchange.emit(message.raw)
                 return
         self._owner.from_server(self, message, exchange)
+
+    def _torn_down(self, message: Message) -> None:
+        """The server ends a subscription without a result (2026-07-28, ``subscriptions/listen``): so do we."""
+        span = message.params.get("requestId")
+        number = message.id_at(span)
+        exchange = self.calls.pop(number, None) if isinstance(number, int) else None
+        if exchange is not None and span is not None:
+            exchange.emit(splice(message.raw, [(span, exchange.message.id_raw)]))
+            exchange.call = None
+            exchange.abandon()
 
     def failed(self, number: int, why: str) -> None:
         """Call ``number`` cannot be answered; ``why`` completes "server NAME is unavailable: …"."""

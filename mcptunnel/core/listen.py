@@ -15,6 +15,7 @@ from mcptunnel.core.errors import INVALID_PARAMS, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.fanout import part_of
 from mcptunnel.core.jsonrpc import Message, decode, encode, result_reply, splice
+from mcptunnel.core.link import unavailable
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, subscription_span
 from mcptunnel.core.principal import permits
 
@@ -78,7 +79,8 @@ class _Part:
         self._whole.ended(self, raw, error, code)
 
     def cancelled(self) -> None:
-        """The whole was, and says so itself."""
+        """The server has ended it, if the whole was not cancelled, which says so itself."""
+        self._whole.torn_down(self)
 
 
 class _Subscription:
@@ -132,6 +134,9 @@ class _Subscription:
     def said(self, part: _Part, raw: bytes) -> None:
         """A message on ``part``."""
         message = decode(raw)
+        if message.method == "notifications/cancelled":
+            # Of this part alone; the others go on.
+            return
         if message.method == _ACKNOWLEDGED:
             if part in self._silent:
                 self._acknowledged(part, _notifications(message))
@@ -180,6 +185,12 @@ class _Subscription:
             elif found:
                 union[kind] = found[0]
         return union
+
+    def torn_down(self, part: _Part) -> None:
+        """The server of ``part`` wants no more of it."""
+        if not self._exchange.done:
+            error = unavailable(part.server, "it has ended the subscription")
+            self.ended(part, b"", error, error.code)
 
     def ended(self, part: _Part, raw: bytes, error: RpcError | None, code: int | None) -> None:
         """``part`` is over: gracefully with a result, else with an error of the server's or of ours."""

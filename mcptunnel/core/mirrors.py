@@ -13,16 +13,18 @@ from typing import Any, Final
 from attrs import frozen
 
 from mcptunnel.core.errors import HEADER_MISMATCH, RpcError
+from mcptunnel.core.jsonrpc import Message, Span
 from mcptunnel.core.mcp import decode_header, encode_header
 
-__all__ = ["Mirror", "check", "lines", "mirrors"]
+__all__ = ["Mirror", "check", "check_unambiguous", "lines", "mirrors"]
 
 _KEY: Final = "x-mcp-header"
 _PREFIX: Final = "Mcp-Param-"
 _TYPES: Final = ("string", "integer", "boolean")
 # RFC 9110 §5.6.2
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_DECIMAL: Final = re.compile(r"(-?[0-9]+)(?:\.0+)?")
+# No number of a tool is longer; Python refuses to read those of thousands of digits.
+_DECIMAL: Final = re.compile(r"(-?[0-9]{1,400})(?:\.0+)?", re.ASCII)
 # Members of a schema that hold values, not schemas.
 _VALUES: Final = frozenset({"default", "examples", "const", "enum"})
 # Schemas are untrusted: nothing deeper is looked at.
@@ -84,6 +86,21 @@ def _count(schema: Any, depth: int) -> int:
         if key not in _VALUES
     )
     return inner + (_KEY in schema)
+
+
+def check_unambiguous(wanted: Sequence[Mirror], message: Message) -> None:
+    """Refuse a call whose repeated arguments two parsers could read differently.
+
+    Raises:
+        RpcError: An object on the way to one of them holds a key twice.
+    """
+    for mirror in wanted:
+        place: Span | None = message.params.get("arguments")
+        for depth, name in enumerate(mirror.path):
+            if place is None or message.raw[place[0] : place[0] + 1] != b"{":
+                break
+            what = ".".join(("params.arguments", *mirror.path[:depth]))
+            place = message.inside(place, what).get(name)
 
 
 def lines(wanted: Sequence[Mirror], arguments: Any) -> tuple[tuple[bytes, bytes], ...]:

@@ -14,7 +14,7 @@ import msgspec
 from attrs import frozen
 
 from mcptunnel.core.errors import INVALID_PARAMS, RpcError
-from mcptunnel.core.jsonrpc import Message
+from mcptunnel.core.jsonrpc import Message, Span
 from mcptunnel.core.principal import Principal
 
 __all__ = ["Open", "Purpose", "Seal", "State", "open_state", "seal_state"]
@@ -64,11 +64,19 @@ class State:
 def _digest(message: Message) -> str:
     """What a retry must repeat: the method, and the parameters as values, since clients write them anew."""
     again = {
-        name: message.at(span)
+        name: _value(message, span)
         for name, span in message.params.items()
         if name not in ("_meta", "requestState", "inputResponses")
     }
     return sha256(_encode([message.method, again])).hexdigest()
+
+
+def _value(message: Message, span: Span) -> Any:
+    try:
+        return message.at(span)
+    except RpcError:
+        # Such as 1e999: it counts as it is written. Nobody could be told here that it cannot be read.
+        return message.raw[span[0] : span[1]].decode()
 
 
 def seal_state(seal: Seal, message: Message, principal: Principal, state: State, until: float) -> str:

@@ -170,7 +170,12 @@ class Daemon(MultiService):
             ],
             "servers": {
                 # Missing: the latest list of several servers had to go without this one, and why.
-                name: {"links": open_links.get(name, 0), "missing": self.relay.missing.get(name)}
+                name: {
+                    "links": open_links.get(name, 0),
+                    "missing": self.relay.missing.get(name),
+                    # Which eras it speaks, as far as that is known.
+                    "eras": self.relay.eras.known(name),
+                }
                 for name in self.upstreams.servers
             },
             "generation": None if self.store is None else self.store.generation,

@@ -54,7 +54,7 @@ class KeySeal:
         """Seal ``text`` for ``holder``."""
         nonce = os.urandom(_NONCE)
         sealed = self._cipher.encrypt(nonce, text, _bound(purpose, holder))
-        return base64.urlsafe_b64encode(self._life + nonce + sealed).rstrip(b"=").decode("ascii")
+        return _spelled(self._life + nonce + sealed)
 
     def open(self, purpose: Purpose, holder: str, sealed: str) -> Open | None:
         """The inverse; None for whatever was not sealed with one of the keys for that purpose and holder."""
@@ -62,7 +62,8 @@ class KeySeal:
             raw = base64.b64decode(sealed.encode("ascii") + b"=" * (-len(sealed) % 4), b"-_", validate=True)
         except (ValueError, binascii.Error):
             return None
-        if len(raw) < _LIFE + _NONCE + _TAG:
+        # One spelling only: what is known by what was sealed must not come back under another name.
+        if _spelled(raw) != sealed or len(raw) < _LIFE + _NONCE + _TAG:
             return None
         life, nonce, text = raw[:_LIFE], raw[_LIFE : _LIFE + _NONCE], raw[_LIFE + _NONCE :]
         for cipher in self._keys(life):
@@ -71,6 +72,10 @@ class KeySeal:
             except InvalidTag:
                 continue
         return None
+
+
+def _spelled(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _derive(secret: bytes, life: bytes) -> bytes:

@@ -19,7 +19,8 @@ __all__ = ["StdioUpstream"]
 
 # A child that ends sooner than this after its start is not started again at once.
 QUICK_SECONDS: Final = 5.0
-# Waits before the next start after that, each longer than the one before.
+# Waits before the next start after that, each longer than the one before. The first is none: a program may end because
+# it is asked what it does not know, as a server of the other era is, and do well when it is asked something else.
 BACKOFF: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -55,6 +56,7 @@ class StdioUpstream:
         self._cwd: Final = cwd
         self._children: Final = children
         self._failures = 0
+        self._how = ""
         self._not_before = 0.0
 
     def __repr__(self) -> str:
@@ -65,7 +67,7 @@ class StdioUpstream:
         wire = StdioWire(self, link)
         wait = self._not_before - self._children.clock.seconds()
         if wait > 0:
-            link.lost(f"it ends as soon as it is started; the next attempt is in {wait:.0f} s")
+            link.lost(f"it ends as soon as it is started ({self._how}); the next attempt is in {wait:.0f} s")
         else:
             wire.start(self.spawn)
         return wire
@@ -84,15 +86,20 @@ class StdioUpstream:
         """The time."""
         return self._children.clock.seconds()
 
-    def crashed(self, started: float) -> None:
+    def crashed(self, started: float, how: str) -> None:
         """A child has ended although nobody asked it to.
 
         Args:
             started: When it was started.
+            how: How it has ended.
         """
         now = self.seconds()
-        self._failures = self._failures + 1 if now - started < QUICK_SECONDS else 0
-        self._not_before = now + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+        self._how = how
+        if now - started < QUICK_SECONDS:
+            self._not_before = now + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+            self._failures += 1
+        else:
+            self._failures = 0
 
 
 class StdioWire:
@@ -157,7 +164,7 @@ class StdioWire:
         self._child = None
         if not self._closed:
             self._closed = True
-            self._upstream.crashed(self._started)
+            self._upstream.crashed(self._started, how)
             self._link.lost(how)
 
     def drop(self, number: int) -> bool:

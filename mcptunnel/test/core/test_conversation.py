@@ -184,6 +184,24 @@ class PressureTests(Case):
         self.assertEqual((legacy.paused, self.wire.paused), ({2}, {1}))
 
 
+class CancelTests(Case):
+    """Cancelling where no header says the era."""
+
+    def test_a_cancellation_without_envelope_means_the_call_that_has_the_id(self) -> None:
+        """The session's own first; a modern one where only that can be meant."""
+        self.initialize()
+        legacy = self.wire
+        self.take(request("tools/call", 1, {"name": "t"}))
+        self.take(request("tools/call", 1, {"name": "t"}, modern=True))
+        self.take(request("tools/call", 2, {"name": "t"}, modern=True))
+        modern = self.wire
+        self.take(notification("notifications/cancelled", {"requestId": 1}))
+        self.assertEqual((legacy.last.body["method"], modern.dropped), ("notifications/cancelled", []))
+        self.take(notification("notifications/cancelled", {"requestId": 2}))
+        self.take(notification("notifications/cancelled", {"requestId": 1}))
+        self.assertEqual(modern.dropped, [2, 1])
+
+
 class EndTests(Case):
     """When it is over."""
 

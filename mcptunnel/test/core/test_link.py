@@ -17,6 +17,8 @@ from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
 from mcptunnel.testing import FakeUpstream, RecordingSink, make_exchange, notification, request, response
 
+CANCELLED = "notifications/cancelled"
+
 
 @define(eq=False)
 class Owner:
@@ -335,6 +337,18 @@ class ModernTests(Case):
         for named in (2, "1", True, None, [1]):
             self.link.received(notification("notifications/tools/list_changed", {"_meta": {SUBSCRIPTION_KEY: named}}))
         self.assertEqual((sink.messages, self.owner.said), ([], []))
+
+    def test_a_subscription_that_the_server_tears_down_ends_without_a_result(self) -> None:
+        """The client is told in the server's words, under its own id; the server hears nothing of it."""
+        exchange, sink = self.ask(request("subscriptions/listen", "mine", {}, modern=True))
+        self.link.received(notification("notifications/cancelled", {"requestId": 1, "reason": "bye"}), 1)
+        (told,) = sink.heard
+        self.assertEqual((told["method"], told["params"]), (CANCELLED, {"requestId": "mine", "reason": "bye"}))
+        self.assertEqual((exchange.done, sink.cancellations, sink.answered, self.link.calls), (True, 1, False, {}))
+        self.assertEqual(len(self.wire.sent), 1)
+        for stranger in (1, 7, "1", None):
+            self.link.received(notification("notifications/cancelled", {"requestId": stranger}))
+        self.assertEqual(len(sink.messages), 1)
 
     def test_a_result_with_an_ambiguous_subscription_fails_its_call(self) -> None:
         """It must not hang."""

@@ -182,6 +182,17 @@ class EndTests(Case):
         self.say("a", TOOLS)
         self.assertEqual((len(sink.heard), sink.answered), (2, False))
 
+    def test_a_server_that_tears_its_part_down_costs_that_only(self) -> None:
+        """The client hears nothing of it until there is nothing left to hear."""
+        _, sink = self.listen({"toolsListChanged": True})
+        for server in "ab":
+            self.acknowledge(server, toolsListChanged=True)
+        self.wire("a").say(notification("notifications/cancelled", {"requestId": 1}), 1)
+        self.say("b", TOOLS)
+        self.assertEqual((sink.heard[1:], sink.answered), ([said(TOOLS)], False))
+        self.wire("b").say(notification("notifications/cancelled", {"requestId": 1}), 1)
+        self.assertEqual(sink.answer["error"]["code"], -32010)
+
     def test_silence_after_the_acknowledgement_is_borne_for_ever(self) -> None:
         """It is what a subscription is made of."""
         _, sink = self.listen({"toolsListChanged": True})

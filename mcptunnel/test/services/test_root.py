@@ -129,8 +129,10 @@ class DetailsTests(RootCase):
             (LogLevel.warn, "lists of several servers go without a: server a is unavailable: no route"),
         )
         servers = json.loads(json.dumps(daemon.details()))["servers"]
-        self.assertEqual(servers["a"], {"links": 0, "missing": "server a is unavailable: no route"})
-        self.assertEqual(servers["b"], {"links": 1, "missing": None})
+        both = {"legacy": True, "modern": True}
+        why = "server a is unavailable: no route"
+        self.assertEqual(servers["a"], {"links": 0, "missing": why, "eras": both})
+        self.assertEqual(servers["b"], {"links": 1, "missing": None, "eras": both})
         exchange, _ = make_exchange(request("tools/list", 1, modern=True), era="modern")
         daemon.relay.stateless(exchange, targets(["a", "b"])["/mcp"])
         link = next(link for link in daemon.relay.links() if link.server == "a")
