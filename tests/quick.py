@@ -11,12 +11,7 @@ import threading
 lock = threading.Lock()
 
 
-def answer(number, value):
-    result = {
-        "resultType": "complete",
-        "content": [{"type": "text", "text": value}],
-        "structuredContent": {"value": value, "pid": os.getpid()},
-    }
+def answer(number, result):
     with lock:
         sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number, "result": result}) + "\n")
         sys.stdout.flush()
@@ -24,8 +19,12 @@ def answer(number, value):
 
 for line in sys.stdin:
     message = json.loads(line)
-    if message.get("method") == "tools/call":
+    if message.get("method") == "tools/list":
+        answer(message["id"], {"resultType": "complete", "tools": [], "ttlMs": 60000, "cacheScope": "public"})
+    elif message.get("method") == "tools/call":
         arguments = message["params"]["arguments"]
-        timer = threading.Timer(arguments["seconds"], answer, (message["id"], arguments["value"]))
+        found = {"value": arguments["value"], "pid": os.getpid()}
+        result = {"resultType": "complete", "content": [], "structuredContent": found}
+        timer = threading.Timer(arguments["seconds"], answer, (message["id"], result))
         timer.daemon = True
         timer.start()

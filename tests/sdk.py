@@ -115,11 +115,13 @@ async def _answer(context: Any, params: Any) -> ElicitResult:
     return ElicitResult(action="accept", content={"name": "Ada"})
 
 
-def session(transport: Transport, era: str, steps: Callable[[Client], Awaitable[None]]) -> None:
+def session(
+    transport: Transport, era: str, steps: Callable[[Client], Awaitable[None]], seconds: float = SECONDS
+) -> None:
     """Open a client over ``transport`` in ``era`` and run ``steps``; bounded in time."""
 
     async def run() -> None:
-        async with asyncio.timeout(SECONDS), Client(transport, mode=era, elicitation_callback=_answer) as client:
+        async with asyncio.timeout(seconds), Client(transport, mode=era, elicitation_callback=_answer) as client:
             expected = "2025-11-25" if era == "legacy" else era
             assert client.protocol_version == expected, client.protocol_version
             await steps(client)

@@ -176,6 +176,7 @@ class Cuts:
         server_cuts: The server resets; otherwise the client does.
         executed: How often the server was asked for a value.
         waiting: Calls that the server has not finished.
+        tasks: Its connections.
     """
 
     chance: random.Random
@@ -186,9 +187,10 @@ class Cuts:
     executed: Counter[str] = field(factory=Counter)
     moments: dict[str, float] = field(factory=dict)
     waiting: int = 0
+    tasks: list[asyncio.Task[None]] = field(factory=list)
 
     async def all(self, listening: socket.socket, port: int) -> None:
-        server = await asyncio.start_server(self.serve, sock=listening)
+        server = await asyncio.start_server(self.connected, sock=listening)
         async with asyncio.timeout(SECONDS), server:
             doomed = [f"cut {number}" for number in range(KILLS)]
             values = doomed + [f"whole {number}" for number in range(KILLS * 3 // 2)]
@@ -201,6 +203,13 @@ class Cuts:
             if self.waiting:
                 self.failures.append(f"the server was not told that {self.waiting} clients had gone")
             server.close()
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The daemon has connected. Tasks of our own, which can be waited for in the end."""
+        self.tasks.append(asyncio.create_task(self.serve(reader, writer)))
 
     async def client(self, port: int, values: list[str]) -> None:
         for value in values:
