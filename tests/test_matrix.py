@@ -25,6 +25,8 @@ UPSTREAMS: Final[dict[str, Literal["legacy", "modern"] | None]] = {
     "modern": "modern",
     "legacy": "legacy",
     "stdio": None,
+    "sse": None,
+    "ws": None,
 }
 DOWNSTREAMS: Final[dict[str, Callable[[Daemon, str], Any]]] = {
     "http": lambda daemon, server: over_http(daemon.port, f"/servers/{server}/mcp", tls=None),
@@ -46,6 +48,10 @@ class MatrixTests(DaemonCase):
             return self.child(FULL)
         port = free_port()
         self.start(FULL, [sys.executable, "-m", FULL, how, str(port)], port, env=python_env(), log=f"full-{how}")
+        if how == "sse":
+            return {"url": f"http://127.0.0.1:{port}/sse", "type": "sse"}
+        if how == "ws":
+            return {"url": f"ws://127.0.0.1:{port}/mcp/ws", "type": "ws"}
         return {"url": f"http://127.0.0.1:{port}/mcp"}
 
     def everything(self) -> Daemon:

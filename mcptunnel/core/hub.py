@@ -137,14 +137,13 @@ class Hub:
     def when_open(self, done: Done) -> None:
         """Call ``done`` with the answer to ``initialize``, an error perhaps, or with our error if there is none."""
         if self.link.closed:
-            self._tell_closed([done])
+            self._tell_closed(self.link, [done])
         elif self._opening is not None:
             self._opening.append(done)
         else:
             done(self.link.welcome, None)
 
-    def _tell_closed(self, waiting: list[Done]) -> None:
-        link = self.link
+    def _tell_closed(self, link: Link, waiting: list[Done]) -> None:
         for done in waiting:
             if link.turned_away:
                 done(link.welcome, None)
@@ -311,7 +310,8 @@ class Hub:
 
     def link_lost(self, link: Link) -> None:
         waiting, self._opening = self._opening or [], None
-        self._tell_closed(waiting)
+        # Perhaps while it is being opened, so that we do not have it yet.
+        self._tell_closed(link, waiting)
         for member in list(self.members | self._attached):
             member.hub_lost(self)
 
