@@ -33,7 +33,8 @@ def keep_alive(transport: Any, patience: float = _UNSENT) -> None:
     transport.setTcpNoDelay(True)
     transport.setTcpKeepAlive(True)
     handle = transport.getHandle() if hasattr(transport, "getHandle") else None
-    if not isinstance(handle, socket.socket):
+    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        # Twisted's UNIX sockets say that they are TCP, too.
         return
     for name, value in (
         ("TCP_KEEPIDLE", _IDLE),

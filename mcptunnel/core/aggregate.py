@@ -140,7 +140,7 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
                     directory.learn(uri, server)
                     exchange.finish(reply)
                 else:
-                    attempt(rest, error or reply)
+                    attempt(rest, _telling(last, error or reply))
 
             # One server answers in the end, and it may take its time.
             ask(links, exchange, server, exchange.message.raw, done, None)
@@ -151,6 +151,14 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
             exchange.fail(last or unknown("resources/read", uri))
 
     attempt(candidates, None)
+
+
+def _telling(earlier: RpcError | Message | None, later: RpcError | Message | None) -> RpcError | Message | None:
+    """Which of two failures says more: a server that has no resources at all says nothing about this one."""
+    if earlier is None or later is None:
+        return earlier or later
+    code = later.code if isinstance(later, RpcError) else error_code(later)
+    return earlier if code == METHOD_NOT_FOUND else later
 
 
 def _missing(method: str, answer: Part | Message | RpcError) -> str | None:

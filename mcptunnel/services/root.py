@@ -58,7 +58,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     # What is served: servers, the relay between them and the clients, and its addresses.
     upstreams = Upstreams.from_config(config, reactor)
     relay = relay_from(config, upstreams, reactor)
-    streams = Streams(reactor.seconds)
+    streams = Streams(reactor.seconds, reactor.callLater)
     sockets = McpSocketFactory(server.limits, reactor)
 
     # Three things that exist only further down are called by what is made here.

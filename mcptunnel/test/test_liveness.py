@@ -58,3 +58,5 @@ class KeepAliveTests(SynchronousTestCase):
         keep_alive(wire)
         self.assertEqual(wire.said, [("nodelay", True), ("keepalive", True)])
         keep_alive(object())
+        with socket.socket(socket.AF_UNIX) as handle:
+            keep_alive(Wire(handle))

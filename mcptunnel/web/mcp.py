@@ -146,7 +146,7 @@ class McpResource(Resource):
             self._relay.stateless(exchange, self._target)
         else:
             session.request(exchange)
-            reply.begin_with_place()
+            reply.begin_soon()
 
     def _session(self, request: Request) -> Session:
         id_ = request.header(b"mcp-session-id")

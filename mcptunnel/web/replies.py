@@ -41,6 +41,10 @@ Past = Sequence[tuple[bytes, bytes]]
 # Below the shortest idle limit of common proxies (30 s), and what the official SDK does.
 KEEPALIVE_SECONDS: Final = 15.0
 
+# From a request until its event stream begins with nothing to say. A proxy that uses Go's client (Traefik, Caddy) may
+# not have noticed that it has sent the whole request; a head that comes before makes it close the connection.
+BEGIN_SECONDS: Final = 0.1
+
 JSON: Final = b"application/json"
 SSE: Final = b"text/event-stream"
 STREAM_HEADERS: Final = (
@@ -62,11 +66,15 @@ class Streams:
 
     Args:
         clock: Seconds, monotonic.
+        later: Calls a function after some seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], later: Callable[[float, Callable[[], None]], object]) -> None:
         self.clock: Final = clock
+        self._later: Final = later
         self._open: Final[set[_Quiet]] = set()
+        # What is to begin, and when; one timer for all of it.
+        self._beginning: Final[deque[tuple[float, Reply]]] = deque()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -79,6 +87,19 @@ class Streams:
     def discard(self, stream: _Quiet) -> None:
         """``stream`` has ended."""
         self._open.discard(stream)
+
+    def begin(self, reply: Reply) -> None:
+        """Let ``reply`` begin soon, if it has not ended by then."""
+        self._beginning.append((self.clock() + BEGIN_SECONDS, reply))
+        if len(self._beginning) == 1:
+            self._later(BEGIN_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        now = self.clock()
+        while self._beginning and self._beginning[0][0] <= now:
+            self._beginning.popleft()[1].show_life()
+        if self._beginning:
+            self._later(max(0.0, self._beginning[0][0] - now), self._begin)
 
     def sweep(self) -> None:
         """Called about once a second."""
@@ -210,7 +231,7 @@ class Reply(Post):
         """Answer ``exchange``."""
         self.exchanges.append(exchange)
         if self._session is not None and not self._opening():
-            exchange.on_stream = self._show_life
+            exchange.on_stream = self._server_streams
             exchange.on_break = self._break_off
 
     # --- Sink
@@ -260,19 +281,26 @@ class Reply(Post):
     def _opening(self) -> bool:
         return self.exchanges[0].message.method == "initialize"
 
-    def begin_with_place(self) -> None:
+    def begin_soon(self) -> None:
         """Begin the event stream of a call that may last, so that a client whose connection breaks can come back."""
         exchange, session = self.exchanges[0], self._session
         if exchange.streamed and not exchange.done and session is not None and session.primes and not self._opening():
-            self._show_life()
+            self._streams.begin(self)
 
-    def _show_life(self) -> None:
-        if not self._lost and not self._streaming:
+    def _server_streams(self) -> None:
+        """The server's own stream lives, and the response is not there yet."""
+        if not self._streaming:
+            self._streams.begin(self)
+
+    def show_life(self) -> None:
+        """Begin the event stream, if the reply is not over or begun."""
+        if not self._lost and not self._streaming and not self.exchanges[0].done:
             self.keep_alive()
 
     def _break_off(self) -> None:
         """As the server does: a client that was given the place comes back for the rest (2025-11-25, "polling")."""
-        if self._session is not None and self._session.primes and self._streaming and not self._lost:
+        if self._session is not None and self._session.primes and not self._lost:
+            self.show_life()
             self._request.on_lost = None
             _finish(self._request)
             super()._gone()

@@ -192,6 +192,17 @@ class TemplateTests(Case):
             self.wire(server).answer({"contents": [{"uri": uri}]})
             self.assertEqual(sink.answer["result"], {"contents": [{"uri": uri}]}, uri)
 
+    def test_a_server_without_resources_does_not_say_that_one_is_missing(self) -> None:
+        """The one that has some does, whichever is asked first."""
+        for order in ("ab", "ba"):
+            self.setUp()
+            self.target = Target(tuple(order), True)
+            _, sink = self.ask("resources/read", {"uri": "x://1"})
+            for server in order:
+                code = -32002 if server == "a" else -32601
+                self.wire(server).answer(error={"code": code, "message": server})
+            self.assertEqual(sink.answer["error"]["message"], "a", order)
+
     def test_if_it_does_not_know_the_others_are_asked(self) -> None:
         """A template is a promise of form only."""
         self.ask("resources/templates/list")

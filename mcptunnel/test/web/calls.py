@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -97,7 +98,7 @@ class Case(SynchronousTestCase):
             {"name": "us", "version": "0"},
         )
         know_both_eras(self.relay.eras, "ab")
-        self.streams = Streams(self.seconds)
+        self.streams = Streams(self.seconds, self.later)
         routes: dict[bytes, IResource] = {
             (base if base == "/mcp" else f"{base}/mcp").encode(): McpResource(self.relay, target, self.streams)
             for base, target in targets(["a", "b"]).items()
@@ -109,6 +110,9 @@ class Case(SynchronousTestCase):
 
     def seconds(self) -> float:
         return self.served.clock.seconds() if hasattr(self, "served") else NOW
+
+    def later(self, seconds: float, call: Callable[[], None]) -> object:
+        return self.served.clock.callLater(seconds, call)
 
     def admit(self, request: Any) -> None:
         request.principal = self.principal

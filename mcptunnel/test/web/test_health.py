@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.principal import ANONYMOUS
@@ -75,7 +76,12 @@ class TreeTests(SynchronousTestCase):
         relay = Relay(upstreams, Bounds(), lambda: 0.0, FakeSeal(), {"name": "us", "version": "0"})
         self.sockets: dict[Target, Calling] = {}
         self.found = routes(
-            relay, targets(list(upstreams)), Streams(lambda: 0.0), self.socket, lambda: ["stopping"], lambda: {"n": 1}
+            relay,
+            targets(list(upstreams)),
+            Streams(lambda: 0.0, Clock().callLater),
+            self.socket,
+            lambda: ["stopping"],
+            lambda: {"n": 1},
         )
 
     def socket(self, target: Target) -> Calling:

@@ -9,7 +9,8 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.routing import targets
 from mcptunnel.test.web.calls import JSON, MODERN, Case, Reply, chunks, messages
-from mcptunnel.testing import notification, request, response
+from mcptunnel.testing import FakeWire, notification, request, response
+from mcptunnel.web.replies import BEGIN_SECONDS
 
 
 class RefusalTests(Case):
@@ -269,13 +270,15 @@ class LegacyTests(Case):
         self.assertEqual((reply.headers["content-type"], "mcp-session-id" in reply.headers), (JSON, True))
 
     def test_a_servers_stream_that_shows_life_begins_ours(self) -> None:
-        """So that the client has the place to come back to, long before there is a message."""
+        """So that the client has the place to come back to, long before there is a message; soon, not at once."""
         for version, first in (("2025-06-18", b":\n\n"), ("2025-11-25", b"retry: 1000\n")):
             headers = self.initialize(version)
             self.post(request("tools/call", 1, {"name": "t"}), headers)
             exchange = self.streamed()
             for _ in range(2):
                 exchange.begin_stream()
+            self.assertEqual(self.client.received(), b"")
+            self.clock.advance(BEGIN_SECONDS)
             reply = Reply(self.client.received())
             self.assertEqual((reply.headers["content-type"], len(reply.chunks)), ("text/event-stream", 1))
             self.assertTrue(reply.body.startswith(first))
@@ -291,7 +294,32 @@ class LegacyTests(Case):
         exchange.begin_stream()
         self.wire().answer({})
         exchange.begin_stream()
+        self.clock.advance(BEGIN_SECONDS)
         self.assertEqual((self.client.received(), len(self.streams)), (b"", 0))
+
+    def test_a_call_to_a_pipe_begins_its_stream_soon(self) -> None:
+        """At 2025-11-25, with the place; one that is answered before is one event, and older clients see no other."""
+        send = FakeWire.send
+
+        def piped(wire: FakeWire, raw: bytes, number: int | None, exchange: Any) -> None:
+            if exchange is not None:
+                exchange.streamed = True
+            send(wire, raw, number, exchange)
+
+        self.patch(FakeWire, "send", piped)
+        for version, begins in (("2025-11-25", True), ("2025-06-18", False)):
+            headers = self.initialize(version)
+            self.post(request("tools/call", 1, {"name": "t"}), headers)
+            self.clock.advance(BEGIN_SECONDS / 2)
+            self.wire().answer({"quick": 1})
+            reply = Reply(self.client.received())
+            self.assertEqual((reply.headers["content-type"], len(reply.events)), ("text/event-stream", 1))
+            self.assertIn("content-length", reply.headers)
+            self.post(request("tools/call", 2, {"name": "t"}), headers)
+            self.clock.advance(BEGIN_SECONDS)
+            self.assertEqual(b"retry: 1000" in self.client.received(), begins)
+            self.wire().answer({"slow": 1})
+            self.client.received()
 
     def test_the_same_id_twice_at_once_is_refused(self) -> None:
         """The first is answered."""

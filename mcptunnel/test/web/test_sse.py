@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import urljoin
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 
@@ -64,7 +65,7 @@ class Case(SynchronousTestCase):
         self.upstreams = {name: FakeUpstream(name) for name in "ab"}
         self.relay = Relay(self.upstreams, Bounds(sessions=3), self.seconds, FakeSeal(), {"name": "us", "version": "0"})
         know_both_eras(self.relay.eras, "ab")
-        self.streams = Streams(self.seconds)
+        self.streams = Streams(self.seconds, Clock().callLater)
         routes: dict[bytes, IResource] = {}
         self.records: list[Any] = []
         for base, target in targets(["a", "b"]).items():
