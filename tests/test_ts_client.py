@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
+from collections import ChainMap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -86,20 +86,14 @@ class TypeScriptTests(DaemonCase):
         argv = [MCPTUNNEL, "stdio", "--config", str(daemon.config), "--quiet", *more]
         return ["stdio", json.dumps(argv)]
 
-    def assertWalked(self, cells: dict[str, list[str]], expected: dict[str, Any] = FOUND) -> None:
-        """Every step of every cell; every failure is named.
+    def assertWalked(self, *chains: dict[str, list[str]], expected: dict[str, Any] = FOUND) -> None:
+        """Every step of every cell; every failure is named. The cells of a chain come one after the other."""
 
-        Those whose names end with the same server come one after the other: a server tells all its clients of changes.
-        """
-        chains: dict[str, list[str]] = {}
-        for cell in cells:
-            chains.setdefault(cell.rpartition(" ")[2], []).append(cell)
-
-        def chain(names: list[str]) -> list[tuple[str, dict[str, Any]]]:
-            return [(name, self.walked(*cells[name])) for name in names]
+        def chain(cells: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+            return {cell: self.walked(*argv) for cell, argv in cells.items()}
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            walks = dict(itertools.chain.from_iterable(pool.map(chain, chains.values())))
+            walks = dict(ChainMap(*pool.map(chain, chains)))
         failures = [
             f"{cell}: {step}: {found.get(step)!r} instead of {expected.get(step)!r}"
             for cell, found in walks.items()
@@ -113,13 +107,17 @@ class TypeScriptTests(DaemonCase):
         servers = {"child": self.child(FULL), "modern": self.modern()}
         daemon = self.daemon(servers=servers)
         at = f"127.0.0.1:{daemon.port}/servers"
-        cells = {}
-        for name in servers:
-            cells[f"http {name}"] = ["http", f"http://{at}/{name}/mcp"]
-            cells[f"sse {name}"] = ["sse", f"http://{at}/{name}/sse"]
-            cells[f"ws {name}"] = ["ws", f"ws://{at}/{name}/ws"]
-            cells[f"stdio {name}"] = self.stdio(daemon, "--server", name)
-        self.assertWalked(cells)
+        cells = {
+            name: {
+                f"http {name}": ["http", f"http://{at}/{name}/mcp"],
+                f"sse {name}": ["sse", f"http://{at}/{name}/sse"],
+                f"ws {name}": ["ws", f"ws://{at}/{name}/ws"],
+                f"stdio {name}": self.stdio(daemon, "--server", name),
+            }
+            for name in servers
+        }
+        # Each client has a child of its own. The other server is one for all, and tells all of them of its changes.
+        self.assertWalked(cells["modern"], *({cell: argv} for cell, argv in cells["child"].items()))
         # That it went the way that was meant.
         for path in ("mcp", "sse", "ws"):
             for name in servers:
@@ -137,4 +135,4 @@ class TypeScriptTests(DaemonCase):
         }
         names = {step: [f"full__{name}" for name in FOUND[step]] for step in ("tools", "prompts")}
         names["tools"] = [f"demo__{name}" for name in DEMO] + names["tools"]
-        self.assertWalked(cells, {**FOUND, **names})
+        self.assertWalked(*({cell: argv} for cell, argv in cells.items()), expected={**FOUND, **names})
