@@ -17,13 +17,15 @@ from attrs import frozen
 
 from tests.processes import missing, require
 
-__all__ = ["CACHE", "INSPECTOR", "Node", "installed"]
+__all__ = ["CACHE", "INSPECTOR", "TS_SDK", "Node", "installed"]
 
 # Kept from run to run, and outside this tree.
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcptunnel-tests"
 
 NODE: Final = "node@22"
 INSPECTOR: Final = "@modelcontextprotocol/inspector@2.12.0"
+# The last line that has a WebSocket transport.
+TS_SDK: Final = "@modelcontextprotocol/sdk@1.32.2"
 INSTALL_SECONDS: Final = 300
 
 
