@@ -125,7 +125,7 @@ class TypeScriptTests(DaemonCase):
 
     def test_all_servers(self) -> None:
         """At the address of all, where names say whose they are; the server behind it speaks both eras, over HTTP."""
-        daemon = self.daemon(servers={"demo": self.child(), "full": {"url": self.upstream(FULL)}})
+        daemon = self.daemon(servers={"full": {"url": self.upstream(FULL)}, "demo": self.child()})
         at = f"127.0.0.1:{daemon.port}"
         cells = {
             "http": ["http", f"http://{at}/mcp", "full__"],
@@ -134,5 +134,5 @@ class TypeScriptTests(DaemonCase):
             "stdio": [*self.stdio(daemon), "full__"],
         }
         names = {step: [f"full__{name}" for name in FOUND[step]] for step in ("tools", "prompts")}
-        names["tools"] = [f"demo__{name}" for name in DEMO] + names["tools"]
+        names["tools"] += [f"demo__{name}" for name in DEMO]
         self.assertWalked(*({cell: argv} for cell, argv in cells.items()), expected={**FOUND, **names})

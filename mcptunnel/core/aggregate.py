@@ -6,6 +6,7 @@ A server that is down, slow or lying costs its own part of the answer and nothin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from mcptunnel.core.directory import Directory
@@ -130,25 +131,23 @@ def _by_uri(links: Links, exchange: Exchange, servers: list[str], directory: Dir
             except RpcError as e:
                 last = last or e
                 continue
-            following = rest
-
-            def done(
-                reply: Message | None, error: RpcError | None, server: str = server, rest: list[str] = following
-            ) -> None:
-                exchange.record.upstream = server
-                if reply is not None and reply.kind == "result":
-                    directory.learn(uri, server)
-                    exchange.finish(reply)
-                else:
-                    attempt(rest, _telling(last, error or reply))
-
             # One server answers in the end, and it may take its time.
-            ask(links, exchange, server, exchange.message.raw, done, None)
+            ask(links, exchange, server, exchange.message.raw, partial(answered, server, rest, last), None)
             return
         if isinstance(last, Message):
             exchange.finish(last)
         else:
             exchange.fail(last or unknown("resources/read", uri))
+
+    def answered(
+        server: str, rest: list[str], last: RpcError | Message | None, reply: Message | None, error: RpcError | None
+    ) -> None:
+        exchange.record.upstream = server
+        if reply is not None and reply.kind == "result":
+            directory.learn(uri, server)
+            exchange.finish(reply)
+        else:
+            attempt(rest, _telling(last, error or reply))
 
     attempt(candidates, None)
 
