@@ -149,10 +149,15 @@ class ParkableCall:
         if wanted in LEVELS:
             self._level = LEVELS.index(wanted)
             # Not before the session is open is it known whether the server logs at all.
-            self._bridge.hub.when_open(lambda _reply, _error: self._bridge.hub.level(self, self._level, self._send))
             self._inner.on_end(lambda _: self._bridge.hub.level(self, None))
+            self._bridge.hub.when_open(lambda _reply, _error: self._tune())
         else:
             self._send()
+
+    def _tune(self) -> None:
+        # Who has left wants no level, and nobody would take it back.
+        if not self._inner.done:
+            self._bridge.hub.level(self, self._level, self._send)
 
     def _send(self) -> None:
         if not self._inner.done:
@@ -266,7 +271,12 @@ class ParkableCall:
         if code is None:
             welcome = self._bridge.hub.link.welcome
             info = None if welcome is None else _raw_member(welcome, "serverInfo")
-            outer.finish(decode(complete(reply, self._method, info)))
+            try:
+                whole = complete(reply, self._method, info)
+            except RpcError as e:
+                outer.fail(e)
+            else:
+                outer.finish(decode(whole))
         elif code == _URL_REQUIRED:
             self._visit(outer, reply)
         else:
