@@ -264,7 +264,8 @@ class Hub:
     def _ready(self) -> None:
         self._level = None
         self._tune()
-        for uri in self._uris:
+        # Those that nobody has answered yet wait to be sent.
+        for uri in [uri for uri, wanted in self._uris.items() if wanted.waiting is None]:
             self.errand("resources/subscribe", b'{"uri":%b}' % encode(uri), lambda _reply, _error: None)
         if self.members:
             self.link.listen()

@@ -9,6 +9,7 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.principal import ANONYMOUS, Principal
 from mcptunnel.core.relay import Bounds, Relay
 from mcptunnel.core.routing import Target
+from mcptunnel.core.session_ids import LIFE_SECONDS
 from mcptunnel.testing import (
     FakeSeal,
     FakeUpstream,
@@ -254,3 +255,113 @@ class CloseTests(Case):
         self.assertEqual((error.status, error.reason), (503, "stopping"))
         _, late = self.ask(request("tools/list", 1, modern=True))
         self.assertEqual(late.answer["error"]["message"], "the daemon is stopping")
+
+
+class RestartTests(Case):
+    """Sessions of an earlier life of the daemon."""
+
+    hello = request("initialize", 0, {"protocolVersion": "2025-11-25", "capabilities": {"roots": {}}})
+
+    def restarted(self) -> Relay:
+        """Another life, with the same keys."""
+        seal = FakeSeal(life=self.seal.life + 1, kept=self.seal.kept)
+        self.upstreams = {name: FakeUpstream(name) for name in "ab"}
+        relay = Relay(self.upstreams, Bounds(sessions=2), lambda: self.now, seal, {"name": "us", "version": "0"})
+        know_both_eras(relay.eras, "ab")
+        return relay
+
+    def test_a_session_is_gone_on_with_and_its_server_hears_what_the_client_had_said(self) -> None:
+        """Before anything else."""
+        id_ = self.relay.open(ANONYMOUS, ONE, self.hello).id
+        session = self.restarted().find(id_, ANONYMOUS, ONE, "2025-11-25")
+        self.assertEqual((session.id, session.version, session.primes), (id_, "2025-11-25", True))
+        exchange, sink = make_exchange(request("tools/call", 5, {"name": "t"}))
+        session.request(exchange)
+        self.assertEqual([body["method"] for body in self.wire().bodies], ["initialize"])
+        self.assertEqual(self.wire().bodies[0]["params"]["capabilities"], {"roots": {}})
+        self.wire().answer({"protocolVersion": "2025-11-25"})
+        self.wire().answer({"ok": 1})
+        self.assertEqual(sink.answer["result"], {"ok": 1})
+
+    def test_nobody_else_can_and_nowhere_else(self) -> None:
+        """Nor for ever, nor twice after its end, nor without what the client has said."""
+        id_ = self.relay.open(Principal(name="me"), ONE, self.hello).id
+        silent = self.relay.open(Principal(name="me"), ONE).id
+        relay = self.restarted()
+        for shown, principal, target in (
+            (id_, Principal(name="you"), ONE),
+            (id_, Principal(name="me"), BOTH),
+            (silent, Principal(name="me"), ONE),
+            ("made-up", Principal(name="me"), ONE),
+        ):
+            self.assertRaises(RpcError, relay.find, shown, principal, target)
+        relay.find(id_, Principal(name="me"), ONE).close()
+        self.assertRaises(RpcError, relay.find, id_, Principal(name="me"), ONE)
+        self.now += LIFE_SECONDS + 1
+        self.assertRaises(RpcError, self.restarted().find, id_, Principal(name="me"), ONE)
+
+    def test_a_session_of_this_life_that_has_ended_is_over(self) -> None:
+        """Whatever its id holds."""
+        session = self.relay.open(ANONYMOUS, ONE, self.hello)
+        session.close()
+        self.assertRaises(RpcError, self.relay.find, session.id, ANONYMOUS, ONE)
+
+    def test_there_are_only_so_many_of_these_too(self) -> None:
+        """As of new ones."""
+        ids = [self.relay.open(ANONYMOUS, ONE, self.hello).id for _ in range(2)]
+        relay = self.restarted()
+        relay.open(ANONYMOUS, ONE)
+        relay.find(ids[0], ANONYMOUS, ONE)
+        error = self.assertRaises(RpcError, relay.find, ids[1], ANONYMOUS, ONE)
+        self.assertEqual(error.status, 503)
+
+
+class StateTests(Case):
+    """``requestState`` of servers of 2026-07-28."""
+
+    def asked(self, state: bytes = b'"their \\u0073tate"') -> str:
+        """The state that the client gets."""
+        _, sink = self.ask(request("tools/call", 1, {"name": "t", "arguments": {"b": 1, "a": 2}}, modern=True))
+        raw = b'{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","inputRequests":{},"requestState":%b}}'
+        self.wire().link.received(raw % state, 1)
+        sealed = sink.answer["result"]["requestState"]
+        assert isinstance(sealed, str)
+        return sealed
+
+    def test_it_is_sealed_on_its_way_down_and_opened_on_its_way_up(self) -> None:
+        """The server gets its own bytes; a client may write its arguments anew."""
+        sealed = self.asked()
+        self.assertNotIn("their", sealed)
+        again = {"name": "t", "arguments": {"a": 2, "b": 1}, "requestState": sealed, "inputResponses": {}}
+        self.ask(request("tools/call", 2, again, modern=True))
+        self.assertIn(b'"requestState":"their \\u0073tate"', self.wire().last.raw)
+        # Such a state is the server's: whether it may be shown twice is for the server to say.
+        self.ask(request("tools/call", 3, again, modern=True))
+        self.assertIn(b"their", self.wire().last.raw)
+
+    def test_what_is_not_good_reaches_no_server(self) -> None:
+        """Altered, for another call, for another method, too old, no text, somebody else's: they read the same."""
+        sealed = self.asked()
+        sent = len(self.wire().sent)
+        good = {"name": "t", "arguments": {"b": 1, "a": 2}}
+        answers = set()
+        for method, params in (
+            ("tools/call", {**good, "requestState": sealed + "x"}),
+            ("tools/call", {**good, "requestState": 7}),
+            ("tools/call", {**good, "arguments": {}, "requestState": sealed}),
+            ("prompts/get", {**good, "requestState": sealed}),
+        ):
+            _, sink = self.ask(request(method, 2, params, modern=True))
+            answers.add((sink.answer["error"]["code"], sink.answer["error"]["message"]))
+        exchange, sink = make_exchange(
+            request("tools/call", 2, {**good, "requestState": sealed}, modern=True),
+            era="modern",
+            principal=Principal(name="else"),
+        )
+        self.relay.stateless(exchange, ONE)
+        answers.add((sink.answer["error"]["code"], sink.answer["error"]["message"]))
+        self.now += 601.0
+        _, sink = self.ask(request("tools/call", 2, {**good, "requestState": sealed}, modern=True))
+        answers.add((sink.answer["error"]["code"], sink.answer["error"]["message"]))
+        self.assertEqual((len(answers), len(self.wire().sent)), (1, sent))
+        self.assertEqual(next(iter(answers))[0], -32602)
