@@ -11,6 +11,7 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message
 from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import SUBSCRIPTION_KEY, Era
+from mcptunnel.core.principal import ANONYMOUS
 from mcptunnel.test.upstream.servers import Accepted, Origin
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
 from mcptunnel.upstream.address import Address
@@ -441,6 +442,75 @@ class SessionTests(Case):
                 self.assertIn("it has ended the session (404)", sink.answer["error"]["message"])
             self.assertEqual((self.owner.lost, self.link.closed), (1, True))
             self.assertNotIn(b"DELETE", b"".join(a.take() for a in self.origin.accepted))
+
+    def renewing(self) -> None:
+        """An owner that knows what its client has said."""
+        self.ready = 0
+
+        def again(link: Link) -> bool:
+            def ready() -> None:
+                self.ready += 1
+
+            link.introduce(request("initialize", 0, {"x": 1}), ANONYMOUS, ready)
+            return True
+
+        self.patch(self.owner, "session_lost", again)
+
+    def test_a_session_that_the_server_has_forgotten_is_opened_again_and_the_call_repeated(self) -> None:
+        """Once, whatever words the server has for it; a call under way goes on, one that comes meanwhile waits."""
+        for status, body in (
+            (404, b""),
+            (404, response("server-error", error={"code": -32600, "message": "Session not found"})),
+            (400, response(None, error={"code": -32000, "message": "Bad Request: No valid session ID provided"})),
+        ):
+            self.setUp()
+            self.renewing()
+            self.initialize("Mcp-Session-Id: old")
+            _, sink = self.ask(request("tools/call", 5, {"name": "t"}))
+            self.server.take()
+            self.server.answer(body, status, JSON)
+            _, _, hello = self.server.request()
+            self.assertEqual((hello["method"], hello["params"]), ("initialize", {"x": 1}))
+            _, other = self.ask(request("tools/list", 6))
+            self.server.answer(
+                response(hello["id"], {"protocolVersion": "2025-06-18"}), 200, JSON, "Mcp-Session-Id: new"
+            )
+            _, headers, told = self.server.request()
+            self.assertEqual((told["method"], headers["mcp-session-id"]), ("notifications/initialized", "new"))
+            self.server.answer(b"", 202)
+            sent = [connection.request() for connection in self.origin.accepted[-2:]]
+            self.assertEqual({call["method"] for _, _, call in sent}, {"tools/call", "tools/list"})
+            self.assertEqual({headers["mcp-session-id"] for _, headers, _ in sent}, {"new"})
+            for connection, (_, _, call) in zip(self.origin.accepted[-2:], sent, strict=True):
+                connection.answer(response(call["id"], {"of": call["method"]}), 200, JSON)
+            self.assertEqual(sink.answer["result"], {"of": "tools/call"})
+            self.assertEqual((other.answer["result"], self.ready), ({"of": "tools/list"}, 1))
+
+    def test_a_call_that_is_refused_twice_for_that_reason_fails(self) -> None:
+        """A server that forgets at once must not be asked for ever."""
+        self.renewing()
+        self.initialize("Mcp-Session-Id: old")
+        _, sink = self.ask(request("tools/call", 5, {"name": "t"}))
+        for _ in range(2):
+            self.server.take()
+            self.assertFalse(sink.answered)
+            self.server.answer(b"", 404)
+            _, _, hello = self.server.request()
+            self.server.answer(response(hello["id"], {}), 200, JSON, "Mcp-Session-Id: new")
+            self.server.take()
+            self.server.answer(b"", 202)
+        self.assertIn("it has ended the session (404)", sink.answer["error"]["message"])
+
+    def test_a_call_of_which_something_was_delivered_is_not_repeated(self) -> None:
+        """It may have been done."""
+        self.renewing()
+        self.initialize("Mcp-Session-Id: old")
+        _, sink = self.ask(request("tools/call", 5, {"name": "t"}))
+        self.server.send(STREAM + chunk(b"id: 7\ndata: \n\n") + b"0\r\n\r\n")
+        self.origin.clock.advance(1.0)
+        self.server.take()
+        self.server.answer(b"", 404)
+        self.assertIn("in the middle of the call", sink.answer["error"]["message"])
 
     def test_what_follows_initialized_waits_until_the_server_has_taken_it(self) -> None:
         """In order; also when the notification is refused or lost."""
