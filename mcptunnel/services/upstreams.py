@@ -86,7 +86,7 @@ class Upstreams:
                 max_bytes=limit,
                 rules=rules_of(entry),
             )
-        pool = Pool(way.endpoint, reactor)
+        pool = Pool(way.endpoint, reactor, reuse=way.forwarding is None)
         self.pools.append(pool)
         address = Address.of(url, entry.headers, way.forwarding)
         events = EventsUpstream(

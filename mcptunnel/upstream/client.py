@@ -239,9 +239,14 @@ class Pool:
     Args:
         endpoint: Makes an endpoint to the origin.
         clock: For the time of day and of connecting.
+        reuse: Whether a connection serves another request when its answer is complete. Not through a proxy that passes
+            on single requests: some close without saying so, and a request that meets that cannot be sent again.
     """
 
-    def __init__(self, endpoint: Callable[[], IStreamClientEndpoint], clock: IReactorTime) -> None:
+    def __init__(
+        self, endpoint: Callable[[], IStreamClientEndpoint], clock: IReactorTime, *, reuse: bool = True
+    ) -> None:
+        self._reuse: Final = reuse
         self._endpoint: Final = endpoint
         self._clock: Final = clock
         self._idle: Final[list[_Connection]] = []
@@ -284,7 +289,7 @@ class Pool:
 
     def put(self, connection: _Connection, headers: list[tuple[bytes, bytes]]) -> bool:
         """Take back a connection whose answer is complete. False when it must not be used again."""
-        if self._closed:
+        if self._closed or not self._reuse:
             return False
         connection.idle_since = self._clock.seconds()
         connection.idle_for = IDLE_SECONDS

@@ -107,9 +107,9 @@ class Origin:
     waiting: list[tuple[Any, Deferred[Any]]] = field(factory=list)
     cancelled: int = 0
 
-    def pool(self) -> Pool:
+    def pool(self, *, reuse: bool = True) -> Pool:
         """A pool of connections to here."""
-        return Pool(lambda: self, self.clock)
+        return Pool(lambda: self, self.clock, reuse=reuse)
 
     def connect(self, factory: Any) -> Deferred[Any]:
         if self.refusing:

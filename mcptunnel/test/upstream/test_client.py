@@ -261,6 +261,15 @@ class ReuseTests(Case):
         self.pool.sweep()
         self.assertEqual((got.why, self.origin.last.transport.aborted), ("it does not end its answer", True))
 
+    def test_a_pool_that_may_not_opens_a_connection_for_each_request(self) -> None:
+        """Although the answer would allow it."""
+        pool = self.origin.pool(reuse=False)
+        for number in (1, 2):
+            pool.request(ASK, Got())
+            self.assertEqual(len(self.origin.accepted), number)
+            self.origin.last.answer(b"ok")
+            self.assertTrue(self.origin.last.over)
+
 
 class FailureTests(Case):
     """Answers that never come, or not whole."""
