@@ -19,7 +19,7 @@ from mcptunnel.core.errors import RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hubs import Hubs
 from mcptunnel.core.jsonrpc import decode
-from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import CAPABILITIES_KEY, VERSION_KEY, Era
 from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import ANONYMOUS, Principal
@@ -27,6 +27,7 @@ from mcptunnel.core.record import Record
 from mcptunnel.core.rules import Rules
 from mcptunnel.core.seal import Open, Purpose
 from mcptunnel.core.session import Surroundings
+from mcptunnel.core.wire import Upstream
 
 __all__ = [
     "MODERN_META",

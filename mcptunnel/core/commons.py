@@ -12,13 +12,14 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hub import Errand, Hub
 from mcptunnel.core.hubs import Hubs, capabilities_of
 from mcptunnel.core.jsonrpc import Message, decode, error_reply
-from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import CAPABILITIES_KEY
 from mcptunnel.core.mirrors import Mirror, check, check_unambiguous, lines
 from mcptunnel.core.modern_on_legacy import ModernOnLegacy
 from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
+from mcptunnel.core.wire import Upstream
 
 __all__ = ["Commons"]
 

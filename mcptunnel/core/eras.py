@@ -15,8 +15,8 @@ from mcptunnel import __version__
 from mcptunnel.core.errors import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION, RpcError
 from mcptunnel.core.exchange import error_code
 from mcptunnel.core.jsonrpc import Message, encode
-from mcptunnel.core.link import Upstream
 from mcptunnel.core.mcp import CAPABILITIES_KEY, INFO_KEY, MODERN_VERSIONS, VERSION_KEY, Era
+from mcptunnel.core.wire import Upstream
 
 __all__ = ["DISCOVER", "PROBE_SECONDS", "Eras", "speaks_modern"]
 

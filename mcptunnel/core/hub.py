@@ -15,10 +15,11 @@ from attrs import define
 from mcptunnel.core.errors import METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, decode, encode, error_reply
-from mcptunnel.core.link import Link, Upstream, unavailable
+from mcptunnel.core.link import Link, unavailable
 from mcptunnel.core.mcp import LEVELS
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
+from mcptunnel.core.wire import Upstream
 
 __all__ = ["Errand", "Hub", "Member", "hello"]
 

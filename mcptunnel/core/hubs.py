@@ -12,9 +12,9 @@ from mcptunnel.core.eras import Eras
 from mcptunnel.core.errors import RpcError
 from mcptunnel.core.hub import Hub, hello
 from mcptunnel.core.jsonrpc import encode, loads
-from mcptunnel.core.link import Upstream
 from mcptunnel.core.mcp import LATEST_LEGACY
 from mcptunnel.core.principal import Principal
+from mcptunnel.core.wire import Upstream
 
 __all__ = ["HUBS", "Hubs", "capabilities_of"]
 

@@ -28,7 +28,7 @@ _CAPABILITIES: Final = ("tools", "prompts", "resources", "logging", "completions
 
 
 class LegacyOnModern:
-    """A lane; see :class:`mcptunnel.core.link.Lane`.
+    """A lane; see :class:`mcptunnel.core.wire.Lane`.
 
     Args:
         server: The server's name.

@@ -11,7 +11,7 @@ from mcptunnel.core.errors import METHOD_NOT_FOUND, UNSUPPORTED_VERSION, RpcErro
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.fanout import part_of
 from mcptunnel.core.jsonrpc import decode
-from mcptunnel.core.link import Lane
+from mcptunnel.core.wire import Lane
 
 __all__ = ["Opening"]
 

@@ -12,7 +12,7 @@ from typing import Final
 from mcptunnel.core.errors import INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, error_reply, splice
-from mcptunnel.core.link import Lane
+from mcptunnel.core.wire import Lane
 
 __all__ = ["ASKED", "Questions"]
 

@@ -22,7 +22,7 @@ from mcptunnel.core.errors import SESSION_NOT_FOUND, RpcError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hubs import Hubs
 from mcptunnel.core.jsonrpc import decode, splice
-from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import subject
 from mcptunnel.core.parked import Parked
 from mcptunnel.core.principal import Principal
@@ -30,6 +30,7 @@ from mcptunnel.core.routing import Target
 from mcptunnel.core.seal import Seal, open_state, seal_state
 from mcptunnel.core.session import Session, Surroundings
 from mcptunnel.core.session_ids import mint, read
+from mcptunnel.core.wire import Upstream
 
 __all__ = ["Bounds", "Guest", "Relay"]
 

@@ -9,8 +9,9 @@ from mcptunnel.core.envelope import PARTS, member, rebuilt
 from mcptunnel.core.errors import INVALID_PARAMS, UPSTREAM_TIMEOUT, RpcError, UpstreamError
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message, decode, result_reply, splice
-from mcptunnel.core.link import Lane, unavailable
+from mcptunnel.core.link import unavailable
 from mcptunnel.core.record import Record
+from mcptunnel.core.wire import Lane
 
 if TYPE_CHECKING:
     from mcptunnel.core.legacy_on_modern import LegacyOnModern

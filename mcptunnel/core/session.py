@@ -23,7 +23,7 @@ from mcptunnel.core.hub import Errand
 from mcptunnel.core.hubs import Hubs
 from mcptunnel.core.jsonrpc import Id, Message, decode
 from mcptunnel.core.legacy_on_modern import LegacyOnModern
-from mcptunnel.core.link import Lane, Link, Upstream
+from mcptunnel.core.link import Link
 from mcptunnel.core.opening import Opening
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.questions import Questions
@@ -31,6 +31,7 @@ from mcptunnel.core.record import Record
 from mcptunnel.core.replay import Budget, Replay
 from mcptunnel.core.routing import Target
 from mcptunnel.core.shared_lane import SharedLane
+from mcptunnel.core.wire import Lane, Upstream
 from mcptunnel.core.wishes import LASTING, Wishes
 
 __all__ = ["BACKLOG", "Session", "StandingSink", "Surroundings"]

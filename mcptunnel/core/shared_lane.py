@@ -10,16 +10,16 @@ from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.hub import Hub
 from mcptunnel.core.hubs import Hubs
 from mcptunnel.core.jsonrpc import Message, decode, encode, splice
-from mcptunnel.core.link import Lane
 from mcptunnel.core.mcp import LEGACY_VERSIONS, LEVELS
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.rounds import Speaker, answer
+from mcptunnel.core.wire import Lane
 
 __all__ = ["SharedLane"]
 
 
 class SharedLane:
-    """A lane, see :class:`mcptunnel.core.link.Lane`, and a member of the hub.
+    """A lane, see :class:`mcptunnel.core.wire.Lane`, and a member of the hub.
 
     Args:
         server: The server's name.

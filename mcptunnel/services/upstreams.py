@@ -16,8 +16,8 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 
 from mcptunnel.config.schema import Config, UpstreamConfig
 from mcptunnel.core.errors import CertificateError, ConfigError, Finding
-from mcptunnel.core.link import Upstream
 from mcptunnel.core.rules import Rules
+from mcptunnel.core.wire import Upstream
 from mcptunnel.tls.pem import PrivateKey, read_chain, read_file, read_key
 from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.children import Children

@@ -73,7 +73,7 @@ class EventsUpstream:
 
 
 class EventsWire:
-    """The wire of one link, and the receiver of its stream. See :class:`mcptunnel.core.link.Wire`."""
+    """The wire of one link, and the receiver of its stream. See :class:`mcptunnel.core.wire.Wire`."""
 
     def __init__(self, upstream: EventsUpstream, link: Link) -> None:
         self.link: Final = link

@@ -103,7 +103,7 @@ class StdioUpstream:
 
 
 class StdioWire:
-    """The wire of one link: one child. See :class:`mcptunnel.core.link.Wire`."""
+    """The wire of one link: one child. See :class:`mcptunnel.core.wire.Wire`."""
 
     log = Logger()
 

@@ -15,9 +15,10 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from mcptunnel.core.exchange import Exchange
-from mcptunnel.core.link import Link, Wire
+from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import MODERN_VERSIONS, VERSION_KEY, encode_header, subject
 from mcptunnel.core.rules import Rules
+from mcptunnel.core.wire import Wire
 from mcptunnel.upstream.address import Address
 from mcptunnel.upstream.answers import Answer, Nobody, Standing, Told
 from mcptunnel.upstream.client import Pool, Receiver, Transfer
@@ -137,7 +138,7 @@ class EitherWire:
 
 
 class HttpWire:
-    """The wire of one link. See :class:`mcptunnel.core.link.Wire`."""
+    """The wire of one link. See :class:`mcptunnel.core.wire.Wire`."""
 
     def __init__(self, upstream: HttpUpstream, link: Link, otherwise: Callable[[int], bool] | None = None) -> None:
         self.upstream: Final = upstream

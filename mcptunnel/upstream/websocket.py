@@ -72,7 +72,7 @@ class WsUpstream:
 
 
 class WsWire:
-    """The wire of one link. See :class:`mcptunnel.core.link.Wire`."""
+    """The wire of one link. See :class:`mcptunnel.core.wire.Wire`."""
 
     def __init__(self, upstream: WsUpstream, link: Link) -> None:
         self.upstream: Final = upstream

@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.jsonrpc import Message
-from mcptunnel.core.link import Link, Upstream
+from mcptunnel.core.link import Link
 from mcptunnel.core.mcp import Era
+from mcptunnel.core.wire import Upstream
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
 
 
