@@ -37,8 +37,8 @@ Done = Callable[[Message | None, RpcError | None], None]
 class Member(Protocol):
     """One of those whom a hub serves."""
 
-    def heard(self, message: Message) -> None:
-        """A notification that concerns it and belongs to none of its calls alone."""
+    def heard(self, message: Message, exchange: Exchange | None = None) -> None:
+        """A notification that concerns it; ``exchange`` is the one call of its that it can only be about, if any."""
 
     def asked(self, message: Message, exchange: Exchange) -> None:
         """A request of the server, because of ``exchange``, which is the member's."""
@@ -286,8 +286,11 @@ class Hub:
             wanted = self._uris.get(uri) if isinstance(uri, str) else None
             for member in () if wanted is None else list(wanted.members):
                 member.heard(message)
-        elif (cause := self._cause(exchange)) is not None:
-            self._owners[cause].heard(message)
+        else:
+            # A log line of a shared connection does not say whose call it is about: only a lone call may have it.
+            alone = [call for call in self._owners if not call.done]
+            if len(alone) == 1:
+                self._owners[alone[0]].heard(message, alone[0])
 
     def _asked(self, message: Message, exchange: Exchange | None) -> None:
         if message.method == "ping":

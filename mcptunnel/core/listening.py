@@ -91,7 +91,7 @@ class Listening:
 
     # --- member of the hub
 
-    def heard(self, message: Message) -> None:
+    def heard(self, message: Message, exchange: Exchange | None = None) -> None:
         """A change. The acknowledgement comes first ("subscriptions/listen", "Acknowledgment")."""
         if message.method not in self._methods and message.method != "notifications/resources/updated":
             return

@@ -99,8 +99,10 @@ class ModernOnLegacy:
 
     # --- member of the hub
 
-    def heard(self, message: Message) -> None:
-        """What belongs to no call has no place in this era; subscriptions are members of their own."""
+    def heard(self, message: Message, exchange: Exchange | None = None) -> None:
+        """A log line is for its call. Nothing else has a place in this era; subscriptions are members of their own."""
+        if exchange is not None and message.method == "notifications/message":
+            exchange.emit(message.raw)
 
     def asked(self, message: Message, exchange: Exchange) -> None:
         """The server asks something because of ``exchange``."""

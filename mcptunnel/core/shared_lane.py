@@ -113,7 +113,7 @@ class SharedLane:
 
     # --- member of the hub
 
-    def heard(self, message: Message) -> None:
+    def heard(self, message: Message, exchange: Exchange | None = None) -> None:
         """Something that this client may hear."""
         if message.method == "notifications/message":
             level = message.param("level")

@@ -276,10 +276,15 @@ class TranslationTests(Case):
         self.wire.answer({})
         self.assertEqual(self.methods()[-1], "tools/call")
         link = self.wire.link
-        for level in ("info", "error"):
-            raw = notification("notifications/message", {"level": level, "data": level})
-            link.received(raw, self.number("tools/call"))
-        self.assertEqual([m["params"]["level"] for m in sink.heard], ["error"])
+        for number in (self.number("tools/call"), None):
+            for level in ("info", "error"):
+                raw = notification("notifications/message", {"level": level, "data": level})
+                link.received(raw, number)
+        self.assertEqual([m["params"]["level"] for m in sink.heard], ["error", "error"])
+        # With a second call nobody can say whose a line on the pipe is.
+        other = self.call(id_=2, _meta={CAPABILITIES_KEY: {}, LEVEL_KEY: "warning"})
+        link.received(notification("notifications/message", {"level": "error", "data": "?"}))
+        self.assertEqual((len(sink.messages), other.messages), (2, []))
 
 
 class ListenTests(Case):
