@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
+from websockets.asyncio.client import connect
 
-from tests.clients import ACCEPT, MODERN, HttpClient, modern
+from tests.clients import ACCEPT, INITIALIZE, LEGACY, MODERN, HttpClient, modern
 from tests.daemon import Daemon, DaemonCase
 from tests.processes import descendants
 
@@ -44,8 +45,8 @@ class KillTests(DaemonCase):
         self.seed = int(os.environ.get("SEED", random.randrange(1 << 32)))
         self.chance = random.Random(self.seed)
 
-    def start_daemon(self, servers: dict[str, Any]) -> Daemon:
-        limits = {"children": 2000, "connections": 4000, "client_connections": 4000}
+    def start_daemon(self, servers: dict[str, Any], more: dict[str, Any] | None = None) -> Daemon:
+        limits = {"children": 2000, "connections": 4000, "client_connections": 4000, **(more or {})}
         return self.daemon(servers=servers, server={"limits": limits}, logging={"access": "off"})
 
     def judge(self, failures: list[str]) -> None:
@@ -83,6 +84,22 @@ class KillTests(DaemonCase):
     def test_clients(self) -> None:
         """A client is gone in the middle of its call: the server hears of it, and nobody else does."""
         self.cut(Cuts(self.chance, server_cuts=False))
+
+    def test_sessions(self) -> None:
+        """Clients with a session, over HTTP and WebSocket, are gone in mid-call: session and call end all the same."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(1000)
+            port = listening.getsockname()[1]
+            server = {"url": f"http://127.0.0.1:{port}/mcp", "era": "legacy", "request_timeout": "2s"}
+            daemon = self.start_daemon({"cut": server}, {"session_idle_timeout": "1s"})
+            before = self.state(daemon)
+            run = Sessions(self.chance, server_cuts=False)
+            asyncio.run(run.all(listening.dup(), daemon.port))
+            self.judge(run.failures)
+            self.assertEqual((run.cuts, run.answered), (KILLS, KILLS))
+            self.assertEqual(max(run.executed.values()), 1, f"a call was made twice; SEED={self.seed}")
+        self.settled(daemon, before)
 
     def cut(self, run: Cuts) -> None:
         with socket.socket() as listening:
@@ -282,6 +299,122 @@ class Cuts:
             self.waiting -= 1
 
 
+@define(eq=False)
+class Sessions(Cuts):
+    """Sessions with one call that is answered and one in whose middle the client is gone.
+
+    Attributes:
+        opened: Sessions that the server has opened.
+        ended: Those whose end it has heard of.
+    """
+
+    opened: int = 0
+    ended: int = 0
+
+    async def all(self, listening: socket.socket, port: int) -> None:
+        server = await asyncio.start_server(self.connected, sock=listening)
+        async with asyncio.timeout(SECONDS), server:
+            share = [range(number, KILLS, CLIENTS) for number in range(CLIENTS)]
+            await asyncio.gather(*[self.client(port, [f"{n}" for n in each]) for each in share])
+            # By silence (2 s), or at once over WebSocket; a stream that is left may stay 5 s.
+            until = time.monotonic() + 20
+            while (self.waiting or self.ended < self.opened) and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+            if self.waiting or self.ended < self.opened:
+                self.failures.append(f"{self.waiting} calls and {self.opened - self.ended} sessions are left")
+            server.close()
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def client(self, port: int, values: list[str]) -> None:
+        for value in values:
+            await (self.over_websocket if self.chance.random() < 0.5 else self.over_http)(port, value)
+
+    async def over_http(self, port: int, value: str) -> None:
+        _, head = await post(port, _hello(), {})
+        session = {"Mcp-Session-Id": head["mcp-session-id"], "MCP-Protocol-Version": LEGACY}
+        await post(port, {"jsonrpc": "2.0", "method": "notifications/initialized"}, session)
+        reply, _ = await post(port, _call(f"whole {value}"), session)
+        self.judge(value, reply)
+        await self.leave(asyncio.create_task(post(port, _call(f"cut {value}"), session)), f"cut {value}")
+
+    async def over_websocket(self, port: int, value: str) -> None:
+        url = f"ws://127.0.0.1:{port}/servers/cut/ws"
+        async with connect(url, subprotocols=["mcp"], proxy=None, close_timeout=0.1) as client:
+            await client.send(json.dumps(_hello()))
+            await client.recv()
+            await client.send(json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            await client.send(json.dumps(_call(f"whole {value}")))
+            self.judge(value, json.loads(await client.recv()))
+            await client.send(json.dumps(_call(f"cut {value}")))
+            await self.leave(asyncio.create_task(client.recv()), f"cut {value}")
+            client.transport.abort()
+
+    def judge(self, value: str, reply: dict[str, Any]) -> None:
+        if reply.get("result", {}).get("structuredContent") != {"value": f"whole {value}"}:
+            self.failures.append(f"{value} got {reply}")
+        self.answered += 1
+
+    async def leave(self, waiting: asyncio.Task[Any], value: str) -> None:
+        """Be gone soon after the call has reached the server."""
+        while not self.executed[value] and not waiting.done():
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(self.chance.uniform(0, 0.02))
+        if waiting.done():
+            self.failures.append(f"{value} was answered before it was cut: {waiting.result()}")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        self.cuts += 1
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        if head.startswith(b"DELETE"):
+            self.ended += 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return True
+        if head.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n")
+            return True
+        message = json.loads(await reader.readexactly(int(lines[b"content-length"])))
+        if message["method"] == "initialize":
+            self.opened += 1
+            body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {"protocolVersion": LEGACY}}).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                b"Mcp-Session-Id: s%d\r\nContent-Length: %d\r\n\r\n%b" % (self.opened, len(body), body)
+            )
+            return True
+        if "id" not in message:
+            writer.write(b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n")
+            return True
+        value = message["params"]["arguments"]["value"]
+        self.executed[value] += 1
+        self.waiting += 1
+        try:
+            writer.write(_chunked_head(b"text/event-stream") + _chunk(": begun\n\n"))
+            if value.startswith("cut"):
+                await reader.read()
+                return False
+            await asyncio.sleep(self.chance.uniform(0, 0.03))
+            result = {"content": [], "structuredContent": {"value": value}}
+            reply = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result})
+            writer.write(_chunk(f"data: {reply}\n\n") + b"0\r\n\r\n")
+            return True
+        finally:
+            self.waiting -= 1
+
+
+def _hello() -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE}
+
+
+def _call(value: str) -> dict[str, Any]:
+    params = {"name": "t", "arguments": {"value": value}}
+    return {"jsonrpc": "2.0", "id": value, "method": "tools/call", "params": params}
+
+
 def _chunked_head(kind: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind
 
@@ -292,12 +425,20 @@ def _chunk(said: str) -> bytes:
 
 
 async def call(port: int, server: str, value: str, seconds: float) -> dict[str, Any]:
-    """The response to one call on a connection of its own; cancelling resets the connection."""
+    """The response to one modern call."""
     message = modern("tools/call", name="t", arguments={"value": value, "seconds": seconds})
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "t"}
+    reply, _ = await post(port, message, headers, server)
+    return reply
+
+
+async def post(
+    port: int, message: dict[str, Any], headers: dict[str, str], server: str = "cut"
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The response to one message on a connection of its own, and its headers; cancelling resets the connection."""
     body = json.dumps(message).encode()
-    headers = {**ACCEPT, "MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "t"}
     lines = [f"POST /servers/{server}/mcp HTTP/1.1", "Host: localhost", "Connection: close"]
-    lines += [f"{name}: {text}" for name, text in {**headers, "Content-Length": str(len(body))}.items()]
+    lines += [f"{name}: {text}" for name, text in {**ACCEPT, **headers, "Content-Length": str(len(body))}.items()]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
@@ -307,10 +448,15 @@ async def call(port: int, server: str, value: str, seconds: float) -> dict[str, 
         raise
     finally:
         writer.close()
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    pairs = [line.split(": ", 1) for line in head.decode().split("\r\n")[1:]]
     # Whatever the framing, exactly one object in it is the response.
     found: list[dict[str, Any]] = []
-    for line in raw.split(b"\r\n\r\n", 1)[-1].splitlines():
+    for line in rest.splitlines():
         with contextlib.suppress(ValueError):
             said = json.loads(line.removeprefix(b"data: "))
             found += [said] if isinstance(said, dict) else []
-    return found[0] if len(found) == 1 else {"error": {"code": 0, "message": f"{len(found)} responses in {raw!r}"}}
+    return (
+        found[0] if len(found) == 1 else {"error": {"code": 0, "message": f"{len(found)} responses in {raw!r}"}},
+        {name.lower(): text for name, text in pairs},
+    )
