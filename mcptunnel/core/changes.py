@@ -64,7 +64,7 @@ class Changes:
             raise RpcError(INVALID_PARAMS, "params.uri: expected a string", reason="invalid_params")
         if self._kinds is not None and not self._subscribable:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {exchange.message.method}", reason="method_not_found")
-        if subscribe and any(uri == asked for _, asked in self._asking):
+        if subscribe and uri in self._uris and any(uri == asked for _, asked in self._asking):
             # Somebody has asked for it already, and waits like us.
             self._asking.append((exchange, uri))
             return
@@ -113,8 +113,10 @@ class Changes:
         if earlier is not None:
             earlier.abandon()
         asking, self._asking = self._asking, []
+        wanted = set(self._uris)
         for request, uri in asking:
-            if uri is None or uri in honoured:
+            # What the client has taken back meanwhile was not refused.
+            if uri is None or uri in honoured or uri not in wanted:
                 answer(request)
             else:
                 self._uris.pop(uri, None)
@@ -148,9 +150,10 @@ class Changes:
         else:
             return
         if code == METHOD_NOT_FOUND and error is None:
-            # It has none.
+            # It has none, and is not asked again.
+            self._kinds, self._subscribable = {}, False
             return
-        if self._current is None and self._coming is None and not self._lane.closed:
+        if self._coming is None and not self._lane.closed:
             self._again_at = self._lane.clock() + _BACKOFF[min(self._failures, len(_BACKOFF) - 1)]
             self._failures += 1
 
@@ -158,7 +161,8 @@ class Changes:
         """Try again when it is time."""
         if self._again_at is not None and self._lane.clock() >= self._again_at:
             self._again_at = None
-            self.open()
+            if self.wanted and not self._lane.closed:
+                self._renew()
 
     def close(self) -> None:
         """Nobody listens any more."""

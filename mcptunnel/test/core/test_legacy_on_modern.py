@@ -236,6 +236,43 @@ class ChangeTests(Case):
         self.acknowledge(toolsListChanged=True)
         self.assertEqual([sink.answer["error"]["code"] for sink in sinks], [-32602, -32602])
 
+    def test_a_client_that_changes_its_mind_gets_what_it_wanted_last(self) -> None:
+        """Subscribed, taken back and subscribed again before the server has said anything; then taken back for good."""
+        session, _ = self.subscribed()
+        self.acknowledge(toolsListChanged=True)
+        methods = ("subscribe", "unsubscribe", "subscribe")
+        sinks = [self.ask(session, f"resources/{m}", {"uri": "x:1"}, 10 + n) for n, m in enumerate(methods)]
+        self.assertEqual(self.wanted()[-1], {"toolsListChanged": True, "resourceSubscriptions": ["x:1"]})
+        self.acknowledge(toolsListChanged=True, resourceSubscriptions=["x:1"])
+        self.assertEqual([sink.answer["result"] for sink in sinks], [{}, {}, {}])
+        sinks = [self.ask(session, f"resources/{m}", {"uri": "x:2"}, 20 + n) for n, m in enumerate(methods[:2])]
+        self.acknowledge(toolsListChanged=True, resourceSubscriptions=["x:1"])
+        self.assertEqual([sink.answer["result"] for sink in sinks], [{}, {}])
+
+    def test_a_renewal_that_fails_is_tried_again(self) -> None:
+        """Without what was refused; what was heard before is heard meanwhile."""
+        session, standing = self.subscribed()
+        old = self.acknowledge(toolsListChanged=True)
+        sink = self.ask(session, "resources/subscribe", {"uri": "x:1"})
+        self.wire.answer(error={"code": -32000, "message": "busy"}, number=self.number("subscriptions/listen"))
+        self.assertIn("error", sink.answer)
+        self.change(old, "notifications/tools/list_changed")
+        self.assertEqual(len(standing.messages), 1)
+        self.now += 1.0
+        self.relay.sweep()
+        self.assertEqual((len(self.wanted()), self.wanted()[-1]), (3, {"toolsListChanged": True}))
+
+    def test_a_server_that_has_no_subscriptions_is_asked_once(self) -> None:
+        """Although it has said that its lists change."""
+        session, _ = self.subscribed()
+        self.wire.answer(error={"code": -32601, "message": "no"}, number=self.number("subscriptions/listen"))
+        session.attach(RecordingSink())
+        self.now += 100.0
+        self.relay.sweep()
+        self.assertEqual(len(self.wanted()), 1)
+        sink = self.ask(session, "resources/subscribe", {"uri": "x:1"})
+        self.assertEqual(sink.answer["error"]["code"], -32601)
+
     def test_a_subscription_that_is_lost_is_taken_up_again(self) -> None:
         """Later and later, with all that was wanted."""
         session, _ = self.subscribed()
