@@ -36,7 +36,8 @@ def main(client: str, where: str, url: str) -> int:
             }
         )
     )
-    daemon = Daemon(Process.start("twistd", twistd(config), place=place, env=python_env()), port, access)
+    process = Process.start("twistd", twistd(config), place=place, env=python_env())
+    daemon = Daemon(process, port, access, config)
     try:
         daemon.process.wait_for_port(port)
         address = f"http://127.0.0.1:{port}/servers/mock/mcp"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -143,9 +144,16 @@ class Children:
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(*[self.lives(name) for name in names])
 
-    async def healthy(self, name: str, value: str) -> None:
-        """A call that must be answered; learns of a new process."""
-        reply = await call(self.port, name, value, 0)
+    async def healthy(self, name: str, value: str, died: float = -math.inf) -> None:
+        """A call that must be answered; learns of a new process.
+
+        Until the daemon hears of the death it may send a call to the process that is dead, which then fails.
+        """
+        while True:
+            reply = await call(self.port, name, value, 0)
+            if reply.get("error", {}).get("code") != -32010 or time.monotonic() - died > AT_ONCE:
+                break
+            await asyncio.sleep(0.01)
         found = reply.get("result", {}).get("structuredContent", {})
         if found.get("value") != value:
             self.failures.append(f"{value}: {reply}")
@@ -166,7 +174,7 @@ class Children:
             os.kill(pid, signal.SIGKILL)
             self.killed += 1
             await asyncio.gather(*tasks)
-            await self.healthy(name, f"{name} {life} again")
+            await self.healthy(name, f"{name} {life} again", died[0])
             if self.pids[name][0] == pid:
                 self.failures.append(f"{name}: a dead process has answered")
                 return
