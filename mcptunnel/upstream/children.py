@@ -173,6 +173,7 @@ class Children:
     limit: int
     marker: str = field(factory=lambda: secrets.token_hex(8))
     _living: dict[int, Child] = field(factory=dict)
+    _dead: dict[int, str] = field(factory=dict)
     _warden: _Warden | None = None
     _closing: bool = False
     _count: int = 0
@@ -231,16 +232,24 @@ class Children:
     def died(self, child: Child, pid: int) -> None:
         """``child`` has ended: so must what it left behind."""
         self._living.pop(pid, None)
-        warden.end_marked(pid, child.marker, signal.SIGTERM)
         if self._closing:
-            self._sweep(pid, child.marker)
-        else:
-            self.clock.callLater(GRACE_SECONDS, self._sweep, pid, child.marker)
+            warden.end_marked({pid: child.marker}, signal.SIGTERM)
+            self._sweep({pid: child.marker})
+            return
+        # Looking at all processes takes its time: once for all that end together.
+        if not self._dead:
+            self.clock.callLater(0, self._end_dead)
+        self._dead[pid] = child.marker
 
-    def _sweep(self, pid: int, marker: str) -> None:
-        warden.end_marked(pid, marker, signal.SIGKILL)
+    def _end_dead(self) -> None:
+        dead, self._dead = self._dead, {}
+        warden.end_marked(dead, signal.SIGTERM)
+        self.clock.callLater(GRACE_SECONDS, self._sweep, dead)
+
+    def _sweep(self, dead: dict[int, str]) -> None:
+        warden.end_marked(dead, signal.SIGKILL)
         if self._warden is not None:
-            self._warden.tell(b"-%d\n" % pid)
+            self._warden.tell(b"".join(b"-%d\n" % pid for pid in dead))
 
     async def close(self) -> None:
         """End every child and wait until all are gone, then let the warden make sure of it."""

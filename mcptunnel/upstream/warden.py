@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 MARKER = "MCPTUNNEL_CHILD_OF"
 GRACE_SECONDS = 2.0
@@ -24,23 +25,28 @@ def signal_group(pid: int, number: int) -> bool:
     return True
 
 
-def end_marked(pid: int, marker: str, number: int) -> None:
-    """Send ``number`` to what a child that has ended left behind.
+def end_marked(dead: dict[int, str], number: int) -> None:
+    """Send ``number`` to what children that have ended left behind.
 
-    Where the system shows environments, only to processes that carry ``marker``: the number of an empty group may
-    belong to somebody else by now. Elsewhere to the group.
+    Where the system shows environments, only to processes that carry their marker: the number of an empty group may
+    belong to somebody else by now. Elsewhere to the group. One look at all processes, however many have ended.
+
+    Args:
+        dead: Process id and marker of each.
+        number: The signal.
     """
     if os.path.isdir("/proc/self"):
-        for left in marked(marker):
+        for left in marked(set(dead.values()).__contains__):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(left, number)
     else:
-        signal_group(pid, number)
+        for pid in dead:
+            signal_group(pid, number)
 
 
-def marked(marker: str) -> list[int]:
-    """The processes whose marker begins with ``marker``. Linux only; empty elsewhere."""
-    wanted = f"{MARKER}={marker}".encode()
+def marked(wanted: Callable[[str], bool]) -> list[int]:
+    """The processes whose marker is ``wanted``. Linux only; empty elsewhere."""
+    prefix = f"{MARKER}=".encode()
     found = []
     try:
         entries = os.listdir("/proc")
@@ -50,10 +56,11 @@ def marked(marker: str) -> list[int]:
         if entry.isdigit() and int(entry) != os.getpid():
             try:
                 with open(f"/proc/{entry}/environ", "rb") as f:
-                    if any(variable.startswith(wanted) for variable in f.read().split(b"\0")):
-                        found.append(int(entry))
+                    at = (b"\0" + f.read()).partition(b"\0" + prefix)[2]
             except OSError:
                 continue
+            if at and wanted(at.partition(b"\0")[0].decode("utf-8", "replace")):
+                found.append(int(entry))
     return found
 
 
@@ -62,7 +69,7 @@ def _end(groups: set[int], marker: str, number: int) -> bool:
     left = False
     for pid in groups:
         left |= signal_group(pid, number)
-    for pid in marked(marker):
+    for pid in marked(lambda seen: seen.startswith(marker)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
             left = True

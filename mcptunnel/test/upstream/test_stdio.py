@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from mcptunnel.core.link import Link
 from mcptunnel.test.upstream.contract import Collecting
 from mcptunnel.test.upstream.processes import Process, Spawning
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
+from mcptunnel.upstream import warden
 from mcptunnel.upstream.stdio import BACKOFF, QUICK_SECONDS, StdioUpstream
 
 
@@ -179,7 +181,7 @@ class StartTests(Case):
 
     def test_a_child_that_ends_by_itself_loses_the_link_with_its_reason(self) -> None:
         """In words."""
-        for status, signal, words in (
+        for status, ended_by, words in (
             (0, None, "it exited"),
             (3, None, "status 3"),
             (None, 9, "SIGKILL"),
@@ -187,7 +189,7 @@ class StartTests(Case):
         ):
             self.setUp()
             _, sink = self.ask(self.open(), request("tools/call", 1))
-            self.process.exit(status, signal)
+            self.process.exit(status, ended_by)
             self.assertIn(words, sink.answer["error"]["message"])
 
     def test_a_child_that_ends_at_once_is_started_again_later_and_later(self) -> None:
@@ -289,8 +291,22 @@ class ChildrenTests(SynchronousTestCase):
         self.assertIs(self.spawning.started[0], self.spawning.warden)
         self.assertEqual(self.spawning.warden.take(), b"+%d\n+%d\n" % (one.pid, two.pid))
         one.exit(0)
+        self.spawning.clock.advance(0)
         self.spawning.clock.advance(2.0)
         self.assertEqual(self.spawning.warden.take(), b"-%d\n" % one.pid)
+
+    def test_what_many_that_end_together_leave_behind_is_looked_for_once(self) -> None:
+        """To end it, and once more to make sure: a look at all processes of a machine takes its time."""
+        looks: list[tuple[set[str], int]] = []
+        self.patch(warden, "end_marked", lambda dead, number: looks.append((set(dead.values()), number)))
+        self.spawn()
+        self.spawn()
+        for server in self.spawning.servers:
+            server.exit(0)
+        self.spawning.clock.advance(0)
+        self.spawning.clock.advance(2.0)
+        both = {"no-such-marker.1.", "no-such-marker.2."}
+        self.assertEqual(looks, [(both, signal.SIGTERM), (both, signal.SIGKILL)])
 
     def test_each_child_carries_a_marker_of_its_own(self) -> None:
         """Its descendants inherit it; the warden knows what they all begin with."""
