@@ -165,7 +165,8 @@ class Children:
     async def lives(self, name: str) -> None:
         for life in range(4):
             pid, since = self.pids[name]
-            await asyncio.sleep(max(0.0, since + OLD_ENOUGH + self.chance.uniform(0, 1) - time.monotonic()))
+            # Spread, so that what is measured is a death and not 250 of them, and as many new processes, in one second.
+            await asyncio.sleep(max(0.0, since + OLD_ENOUGH + self.chance.uniform(0, 5) - time.monotonic()))
             died: list[float] = []
             calls = [self.doomed(name, f"{name} {life} {number}", died) for number in range(3)]
             tasks = [asyncio.create_task(each) for each in calls]
