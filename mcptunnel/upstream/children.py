@@ -36,6 +36,8 @@ __all__ = ["Child", "Children"]
 
 # Between closing its input, SIGTERM and SIGKILL (MCP, stdio, "Shutdown").
 GRACE_SECONDS: Final = 2.0
+# Children that end within so long are looked after together.
+TOGETHER_SECONDS: Final = 0.1
 # What a child inherits of the daemon's environment; secrets of the daemon are not among it.
 INHERITED: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM")
 # Becomes the leader of a new session, then the command: same process id, so the group is named by it.
@@ -238,7 +240,7 @@ class Children:
             return
         # Looking at all processes takes its time: once for all that end together.
         if not self._dead:
-            self.clock.callLater(0, self._end_dead)
+            self.clock.callLater(TOGETHER_SECONDS, self._end_dead)
         self._dead[pid] = child.marker
 
     def _end_dead(self) -> None:

@@ -19,6 +19,7 @@ from mcptunnel.test.upstream.contract import Collecting
 from mcptunnel.test.upstream.processes import Process, Spawning
 from mcptunnel.testing import RecordingSink, make_exchange, notification, request, response
 from mcptunnel.upstream import warden
+from mcptunnel.upstream.children import TOGETHER_SECONDS
 from mcptunnel.upstream.stdio import BACKOFF, QUICK_SECONDS, StdioUpstream
 
 
@@ -291,7 +292,7 @@ class ChildrenTests(SynchronousTestCase):
         self.assertIs(self.spawning.started[0], self.spawning.warden)
         self.assertEqual(self.spawning.warden.take(), b"+%d\n+%d\n" % (one.pid, two.pid))
         one.exit(0)
-        self.spawning.clock.advance(0)
+        self.spawning.clock.advance(TOGETHER_SECONDS)
         self.spawning.clock.advance(2.0)
         self.assertEqual(self.spawning.warden.take(), b"-%d\n" % one.pid)
 
@@ -303,7 +304,7 @@ class ChildrenTests(SynchronousTestCase):
         self.spawn()
         for server in self.spawning.servers:
             server.exit(0)
-        self.spawning.clock.advance(0)
+        self.spawning.clock.advance(TOGETHER_SECONDS)
         self.spawning.clock.advance(2.0)
         both = {"no-such-marker.1.", "no-such-marker.2."}
         self.assertEqual(looks, [(both, signal.SIGTERM), (both, signal.SIGKILL)])
