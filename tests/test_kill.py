@@ -33,7 +33,7 @@ KILLS: Final = 1000
 LIVES: Final = 8
 # How long a call may wait after its server has died.
 AT_ONCE: Final = 2.0
-# Of children that end sooner than 5 s after their start only the first is followed by another at once; see docs/mcp.rst.
+# Of children that end within 5 s of their start only the first is followed by another at once; see docs/mcp.rst.
 OLD_ENOUGH: Final = 5.2
 CLIENTS: Final = 50
 SETTLING: Final = 75.0
