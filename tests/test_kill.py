@@ -242,15 +242,7 @@ class Cuts:
     async def client(self, port: int, values: list[str]) -> None:
         for value in values:
             if value.startswith("cut") and not self.server_cuts:
-                waiting = asyncio.create_task(call(port, "cut", value, 0))
-                while not self.executed[value] and not waiting.done():
-                    await asyncio.sleep(0.002)
-                await asyncio.sleep(self.chance.uniform(0, 0.02))
-                if waiting.done():
-                    self.failures.append(f"{value} was answered before it was cut: {waiting.result()}")
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
-                self.cuts += 1
+                await self.leave(asyncio.create_task(call(port, "cut", value, 0)), value)
                 continue
             reply = await call(port, "cut", value, self.chance.uniform(0, 0.03))
             if value.startswith("whole"):
@@ -263,6 +255,17 @@ class Cuts:
                 self.failures.append(
                     f"{value} heard of its end only {time.monotonic() - self.moments[value]:.2f} s later"
                 )
+
+    async def leave(self, waiting: asyncio.Task[Any], value: str) -> None:
+        """Be gone soon after the call has reached the server."""
+        while not self.executed[value] and not waiting.done():
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(self.chance.uniform(0, 0.02))
+        if waiting.done():
+            self.failures.append(f"{value} was answered before it was cut: {waiting.result()}")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        self.cuts += 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the daemon to the server."""
@@ -366,17 +369,6 @@ class Sessions(Cuts):
         if reply.get("result", {}).get("structuredContent") != {"value": f"whole {value}"}:
             self.failures.append(f"{value} got {reply}")
         self.answered += 1
-
-    async def leave(self, waiting: asyncio.Task[Any], value: str) -> None:
-        """Be gone soon after the call has reached the server."""
-        while not self.executed[value] and not waiting.done():
-            await asyncio.sleep(0.002)
-        await asyncio.sleep(self.chance.uniform(0, 0.02))
-        if waiting.done():
-            self.failures.append(f"{value} was answered before it was cut: {waiting.result()}")
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        self.cuts += 1
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
