@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from mcptunnel.core.exchange import Exchange
 from mcptunnel.core.link import Link
 from mcptunnel.core.rules import Rules
+from mcptunnel.upstream.brake import Brake
 from mcptunnel.upstream.children import Child, Children
 
 __all__ = ["StdioUpstream"]
@@ -113,7 +114,7 @@ class StdioWire:
         self._child: Child | None = None
         self._parts: list[bytes] = []
         self._size = 0
-        self._paused: Final[set[int]] = set()
+        self._brake: Final = Brake(self._stop, self._go)
         self._started = 0.0
         self._closed = False
 
@@ -172,17 +173,18 @@ class StdioWire:
         return False
 
     def pause(self, number: int) -> None:
-        # All calls of a child share its output: while one client does not keep up, nothing is read for any, until
-        # server.limits.write_timeout ends that client's connection. Memory stays bounded.
-        if not self._paused and self._child is not None:
-            self._child.pause()
-        self._paused.add(number)
+        self._brake.pause(number)
 
     def resume(self, number: int) -> None:
-        if number in self._paused:
-            self._paused.remove(number)
-            if not self._paused and self._child is not None:
-                self._child.resume()
+        self._brake.resume(number)
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._child.pause()
+
+    def _go(self) -> None:
+        if self._child is not None:
+            self._child.resume()
 
     def listen(self) -> None:
         """Nothing to do: the child's output carries everything."""
