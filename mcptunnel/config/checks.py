@@ -10,11 +10,11 @@ from typing import Final
 from attrs import evolve
 
 from mcptunnel.config.report import Report
-from mcptunnel.config.schema import AuthConfig, Config, ServerConfig, TlsConfig
+from mcptunnel.config.schema import AuthConfig, Config, ServerConfig
 from mcptunnel.config.secrets import check_same
 from mcptunnel.config.syntax import is_loopback
+from mcptunnel.config.tls_checks import check_tls, settle
 from mcptunnel.core.addresses import Trust
-from mcptunnel.core.suites import parse as parse_suites
 
 __all__ = ["check"]
 
@@ -25,13 +25,10 @@ _PROXIES: Final = "server.tls.trusted_proxies"
 
 def check(config: Config, report: Report) -> Config:
     """``config`` with ``server.tls.mode`` settled; what is wrong or doubtful goes into ``report``."""
-    if report.sound(_MODE, f"{_TLS}.behind_proxy"):
-        config = evolve(config, server=evolve(config.server, tls=_settle_mode(config.server.tls, report)))
-    server, tls = config.server, config.server.tls
-    _check_certificates(tls, report)
-    _check_client_auth(tls, report)
+    config = evolve(config, server=evolve(config.server, tls=settle(config.server.tls, report)))
+    server = config.server
+    check_tls(config, report)
     _check_trust(server, report)
-    _check_suites(tls, report)
     _check_order(server, report)
     _check_address(config, report)
     _check_tokens(config.auth, report)
@@ -39,61 +36,6 @@ def check(config: Config, report: Report) -> Config:
         _check_open_door(config, report)
     _note_unused(config, report)
     return config
-
-
-def _settle_mode(tls: TlsConfig, report: Report) -> TlsConfig:
-    """The mode that ``mode`` and ``behind_proxy`` together mean."""
-    key = f"{_TLS}.behind_proxy"
-    if tls.behind_proxy and _MODE not in report.given:
-        return evolve(tls, mode="behind_proxy")
-    if tls.behind_proxy and tls.mode != "behind_proxy":
-        report.error(
-            key,
-            f"true contradicts mode: {tls.mode}; remove behind_proxy, or write mode: behind_proxy "
-            "to serve listed proxies only",
-        )
-    elif tls.behind_proxy is False and tls.mode == "behind_proxy":
-        report.error(key, "false contradicts mode: behind_proxy; remove behind_proxy, or choose another mode")
-    return tls
-
-
-def _check_certificates(tls: TlsConfig, report: Report) -> None:
-    cert, key, pairs = f"{_TLS}.cert_file", f"{_TLS}.key_file", f"{_TLS}.certificates"
-    if not report.sound(_MODE, cert, key, pairs, f"{_TLS}.behind_proxy"):
-        return
-    if (tls.cert_file is None) != (tls.key_file is None):
-        there, missing = ("cert_file", "key_file") if tls.key_file is None else ("key_file", "cert_file")
-        report.error(f"{_TLS}.{there}", f"{there} is given without {missing}; add {missing} beside it")
-    elif tls.mode == "application" and not tls.pairs:
-        report.error(_MODE, "application serves https and has no certificate; add cert_file and key_file")
-    elif tls.mode == "auto" and not tls.pairs:
-        report.error(
-            _MODE,
-            "auto serves https to whoever is not a listed proxy, and has no certificate; add cert_file and key_file, "
-            "or write mode: behind_proxy to serve listed proxies only",
-        )
-    elif tls.mode in ("disabled", "behind_proxy") and tls.pairs:
-        report.warn(
-            cert if tls.cert_file else pairs,
-            f"not used in mode {tls.mode}; write mode: auto or application to serve https",
-        )
-
-
-def _check_client_auth(tls: TlsConfig, report: Report) -> None:
-    key, ca = f"{_TLS}.client_auth", f"{_TLS}.ca_file"
-    if not report.sound(key, ca, _MODE, f"{_TLS}.behind_proxy"):
-        return
-    if tls.client_auth == "none":
-        if tls.ca_file is not None:
-            report.warn(ca, "not used while client_auth is none; write client_auth: required to ask for certificates")
-    elif tls.mode in ("disabled", "behind_proxy"):
-        report.error(
-            key,
-            f"'{tls.client_auth}' asks for client certificates, and mode {tls.mode} has no TLS to ask in; "
-            "write client_auth: none, or mode: application or auto",
-        )
-    elif tls.ca_file is None:
-        report.error(key, f"'{tls.client_auth}' has nothing to check certificates against; add ca_file")
 
 
 def _check_trust(server: ServerConfig, report: Report) -> None:
@@ -146,22 +88,9 @@ def _check_somebody_trusted(server: ServerConfig, report: Report) -> None:
         report.warn("server.proxy_protocol", "no PROXY header is ever believed; add server.tls.trusted_proxies")
 
 
-def _check_suites(tls: TlsConfig, report: Report) -> None:
-    key = f"{_TLS}.cipher_suites"
-    if tls.cipher_suites is not None and report.sound(key, f"{_TLS}.min_tls_version"):
-        for index, message in parse_suites(tls.cipher_suites, tls.min_tls_version)[1]:
-            report.error(
-                key if index < 0 else f"{key}[{index}]", "is named twice; remove one" if index >= 0 else message
-            )
-
-
 def _check_order(server: ServerConfig, report: Report) -> None:
     """Pairs of bounds of which one makes sense only below the other."""
-    tls, limits = server.tls, server.limits
-    warning, critical = f"{_TLS}.expiry_warning", f"{_TLS}.expiry_critical"
-    if report.sound(warning, critical) and tls.expiry_critical > tls.expiry_warning:
-        key = critical if critical in report.given else warning
-        report.error(key, "expiry_critical is above expiry_warning; a certificate is warned about first, lower it")
+    limits = server.limits
     uri, head = "server.limits.uri_bytes", "server.limits.header_bytes"
     if report.sound(uri, head) and limits.uri_bytes > limits.header_bytes:
         key = uri if uri in report.given else head
@@ -217,6 +146,7 @@ def _check_tokens(auth: AuthConfig, report: Report) -> None:
 def _check_open_door(config: Config, report: Report) -> None:
     """Who may use the servers without a credential."""
     server, auth = config.server, config.auth
+    credentials = bool(auth.tokens or (auth.client_certificates and server.tls.client_auth != "none"))
     exposed = any(entry.enabled for entry in config.servers.values())
     local = is_loopback(server.host) or server.host.startswith("systemd:")
     bound = report.place("server.host")
@@ -224,9 +154,9 @@ def _check_open_door(config: Config, report: Report) -> None:
     if auth.anonymous:
         if exposed and not local:
             report.warn("auth.anonymous", "whoever reaches this address may use every server without a credential")
-        elif auth.tokens:
-            report.warn("auth.anonymous", "callers without a token are let in as well; remove it to demand a token")
-    elif not auth.tokens and not local:
+        elif credentials:
+            report.warn("auth.anonymous", "callers without a credential are let in as well; remove it to demand one")
+    elif not credentials and not local:
         if exposed:
             report.error(
                 "auth",
@@ -242,14 +172,14 @@ def _check_open_door(config: Config, report: Report) -> None:
                 "or auth.anonymous: true",
                 place,
             )
-    elif not auth.tokens and exposed and server.host.startswith("systemd:"):
+    elif not credentials and exposed and server.host.startswith("systemd:"):
         report.warn(
             "auth",
             "no credential is asked for on the socket that systemd passes; make sure that only this machine reaches "
             "it, or add auth.tokens",
             place,
         )
-    elif not auth.tokens and exposed and server.tls.trusted_proxies:
+    elif not credentials and exposed and server.tls.trusted_proxies:
         report.warn(
             "auth",
             "clients that arrive through the trusted proxies are let in without a credential, wherever they are; "
@@ -268,9 +198,7 @@ def _note_unused(config: Config, report: Report) -> None:
         "server.workers": config.server.workers != 1 and "not acted on by this version, which runs one process",
         "security.rate_limit": config.security.rate_limit is not None and later,
         "auth.jwt": config.auth.jwt is not None and f"{later}: it lets nobody in",
-        "auth.client_certificates": bool(config.auth.client_certificates) and f"{later}: they let nobody in",
         "registry.paths": bool(config.registry.paths) and "not acted on by this version",
-        "admin": config.admin is not None and "not acted on by this version: no admin listener is opened",
     }
     for key, message in unused.items():
         if message:

@@ -12,12 +12,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from attrs import evolve, field, frozen
 
-from mcptunnel.config.fields import Read, RefusedError, describe, guess, note, text_of
+from mcptunnel.config.fields import Read, RefusedError, boolean, describe, guess, note, text_of
 from mcptunnel.config.positions import ListNode, MapNode, Node, ScalarNode, seen
 from mcptunnel.config.report import At
 from mcptunnel.config.units import FormatError
 
-__all__ = ["Listed", "Named", "Section"]
+__all__ = ["Listed", "Named", "Section", "Switched"]
 
 T = TypeVar("T")
 
@@ -179,3 +179,19 @@ class Section(Generic[T]):
                 at.report.refuse(key)
         else:
             spot.error(f"unknown key; known here: {', '.join(self.fields)}")
+
+
+@frozen
+class Switched(Generic[T]):
+    """A reader for what is either switched on as it is, or given in detail: ``true``, ``false`` or a mapping.
+
+    Attributes:
+        section: The details. Read of an empty mapping, it gives what ``true`` means.
+    """
+
+    section: Section[T]
+
+    def __call__(self, node: Node, at: At) -> T | None:
+        if isinstance(node, MapNode):
+            return self.section(node, at)
+        return self.section.build() if boolean(node, at) else None

@@ -42,6 +42,9 @@ Read = Callable[[Node, At], T]
 
 # Eighteen digits at most, in groups of three if the operator likes.
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,5}(?:_[0-9]{3}){1,4}|[1-9][0-9]{0,17})", re.ASCII)
+_CREDENTIAL: Final = "credential:"
+# systemd.exec(5): a file name, so neither a slash nor one of the two special ones.
+_CREDENTIAL_NAME: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._@:-]{1,255}", re.ASCII)
 # A reference that survived expansion.
 _LEFT: Final = re.compile(r"\$\{[^{}]*\}")
 _DECIMAL: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
@@ -193,12 +196,32 @@ def _either(values: tuple[str, ...]) -> str:
 
 
 def located(value: str, at: At) -> str:
-    """``value`` as a path; a relative one starts at the directory of the file it stands in."""
+    """``value`` as a path; a relative one starts at the directory of the file it stands in.
+
+    ``credential:NAME`` is a file that systemd has put into the unit's own directory (systemd.exec(5), LoadCredential=).
+    """
     if not value:
         raise FormatError("is an empty path; name a file or remove the key")
     if value.startswith("~"):
         raise FormatError("starts with ~, which is not expanded; write ${env:HOME} or the whole path")
+    if value.startswith(_CREDENTIAL):
+        return _credential(value.removeprefix(_CREDENTIAL), at)
     return os.path.join(at.scope.base or "", value)
+
+
+def _credential(name: str, at: At) -> str:
+    if not _CREDENTIAL_NAME.fullmatch(name):
+        raise FormatError("names no credential; write credential: and a name without slashes, as in LoadCredential=")
+    if at.scope.idle:
+        return name
+    try:
+        directory = at.scope.expand("${env:CREDENTIALS_DIRECTORY}")
+    except ExpandError:
+        raise FormatError(
+            f"is a systemd credential, and systemd has passed none; add LoadCredential={name}:/path/of/the/file to the "
+            "[Service] section of the unit"
+        ) from None
+    return os.path.join(directory, name)
 
 
 def path(node: Node, at: At) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import evolve
 
 from mcptunnel.config import checks, desktop, files, sections
-from mcptunnel.config.containers import Listed, Named, Section
+from mcptunnel.config.containers import Listed, Named, Section, Switched
 from mcptunnel.config.fields import RefusedError, note
 from mcptunnel.config.interpolate import FileError, References, expand
 from mcptunnel.config.positions import MapNode, Place, ScalarNode
@@ -150,9 +150,16 @@ ROOT: Final[Section[dict[str, Any]]] = Section(
         "aggregate": sections.AGGREGATE,
         "registry": sections.REGISTRY,
         "admin": sections.ADMIN,
+        "alerts": sections.ALERTS,
         "logging": sections.LOGGING,
     },
-    synonyms={"mcp_servers": "mcpServers", "servers": "mcpServers", "includes": "include", "log": "logging"},
+    synonyms={
+        "mcp_servers": "mcpServers",
+        "servers": "mcpServers",
+        "includes": "include",
+        "log": "logging",
+        "alert": "alerts",
+    },
 )
 
 
@@ -170,6 +177,8 @@ def _walk(section: Section[Any], above: str) -> Iterator[tuple[str, Section[Any]
             yield from _walk(ENTRY, f"{path}.NAME")
         elif isinstance(read, Section):
             yield from _walk(read, path)
+        elif isinstance(read, Switched):
+            yield from _walk(read.section, path)
         elif isinstance(read, Listed) and isinstance(read.item, Section):
             yield from _walk(read.item, f"{path}[]")
         elif isinstance(read, Named) and isinstance(read.item, Section):

@@ -11,19 +11,25 @@ from typing import Final, Literal
 
 from attrs import field, frozen
 
+from mcptunnel.core.certificates import CRITICAL, WARNING, Threshold
+
 __all__ = [
     "DEFAULT_HSTS_MAX_AGE",
+    "DEFAULT_HSTS_STEPS",
     "AdminConfig",
     "AggregateConfig",
+    "AlertConfig",
     "AuthConfig",
     "CertificatePair",
     "ClientCertificateConfig",
     "Config",
     "ForwardedConfig",
+    "HstsRampConfig",
     "JwtConfig",
     "LimitsConfig",
     "LoggingConfig",
     "RateLimitConfig",
+    "RedirectConfig",
     "RegistryConfig",
     "SecurityConfig",
     "ServerConfig",
@@ -38,13 +44,51 @@ TlsMode = Literal["disabled", "application", "behind_proxy", "auto"]
 # Two years, the value of Mozilla's guidelines 6.0 and of the browsers' preload lists.
 DEFAULT_HSTS_MAX_AGE: Final = 63_072_000
 
+# Five minutes while everything can still be taken back, then as long as it takes to see that renewal works.
+DEFAULT_HSTS_STEPS: Final = (300, 86_400, 604_800, 2_592_000)
+
 
 @frozen(kw_only=True)
 class CertificatePair:
-    """One certificate chain (PEM, leaf first) and its key."""
+    """One certificate chain (PEM, leaf first) and its key.
+
+    Attributes:
+        key_passphrase_file: File whose first line opens an encrypted key.
+        key_passphrase_command: Command whose first line of output opens it; no shell. At most one of the two.
+    """
 
     cert_file: str
     key_file: str
+    key_passphrase_file: str | None = None
+    key_passphrase_command: tuple[str, ...] | None = None
+
+
+@frozen(kw_only=True)
+class RedirectConfig:
+    """``server.tls.redirect_http``: a second port, on which http is spoken.
+
+    Attributes:
+        host: As ``server.host``; None for the same.
+        action: ``redirect`` sends clients to https, or tells them why not. ``serve`` still serves them, while they are
+            moving, and remembers who they are.
+    """
+
+    port: int
+    host: str | None = None
+    action: Literal["redirect", "serve"] = "redirect"
+
+
+@frozen(kw_only=True)
+class HstsRampConfig:
+    """``server.tls.hsts_ramp``: a promise of https that grows with every renewal that worked.
+
+    Attributes:
+        steps: Seconds of max-age, one for each certificate that was renewed in time; ``hsts_max_age`` after the last.
+        file: Where the step survives a restart; None to begin anew at each start.
+    """
+
+    steps: tuple[int, ...] = DEFAULT_HSTS_STEPS
+    file: str | None = None
 
 
 @frozen(kw_only=True)
@@ -75,14 +119,25 @@ class TlsConfig:
         behind_proxy: The specification's second way to say it; None when absent; must agree with ``mode``.
         trusted_proxies: CIDR networks, addresses, or ``unix`` for peers on a UNIX socket.
         trust_any_peer: Permits ``0.0.0.0/0`` and ``::/0`` in ``trusted_proxies``.
+        profile: Mozilla's guidelines: what holds for versions, suites and groups that are not configured.
         min_tls_version: ``1.2`` or ``1.3``.
-        cipher_suites: OpenSSL or IANA names; None for the built-in list.
+        cipher_suites: OpenSSL or IANA names; None for the profile's list.
+        groups: Key exchange groups in order of preference; None for the profile's list.
+        session_resumption: Let clients resume a session under the very name it was made for.
+        unknown_name: What a client gets that asks for a name without a certificate: the default one, or a refusal.
+        key_permissions: What happens when others can read a private key; None: ``strict`` but on loopback.
         hsts_enabled: Send Strict-Transport-Security on responses whose effective scheme is https.
         hsts_max_age: Seconds; 0 tells browsers to forget.
+        hsts_include_subdomains: The promise holds for all names below ours.
+        hsts_preload: Browsers may build the promise in.
+        hsts_ramp: Let the promise grow; None to make it whole at once.
         client_auth: Ask for client certificates that chain to ``ca_file``.
+        crl_file: Revocation lists (PEM) of the authorities in ``ca_file``; every one of them needs its list.
         certificates: More pairs, chosen by the name in the handshake (SNI).
-        expiry_warning: Seconds of remaining life at which a certificate is warned about (30 days).
-        expiry_critical: Seconds of remaining life at which it is an error (7 days).
+        redirect_http: A second port for http.
+        acme_webroot: Directory below which an ACME client puts ``.well-known/acme-challenge/TOKEN``.
+        expiry_warning: Remaining life at which a certificate is warned about (a quarter).
+        expiry_critical: Remaining life at which it is an error (a tenth).
         expiry_check_interval: Seconds between looks.
         loopback_health: In ``behind_proxy`` mode answer ``/health/*`` to plaintext peers on loopback as well.
     """
@@ -90,19 +145,32 @@ class TlsConfig:
     mode: TlsMode = "disabled"
     cert_file: str | None = None
     key_file: str | None = None
+    key_passphrase_file: str | None = None
+    key_passphrase_command: tuple[str, ...] | None = None
+    key_permissions: Literal["strict", "warn"] | None = None
     ca_file: str | None = None
+    crl_file: str | None = None
     behind_proxy: bool | None = None
     trusted_proxies: tuple[str, ...] = ()
     trust_any_peer: bool = False
+    profile: Literal["modern", "intermediate"] = "intermediate"
     min_tls_version: Literal["1.2", "1.3"] = "1.2"
     cipher_suites: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    session_resumption: bool = False
+    unknown_name: Literal["default", "refuse"] = "default"
     hsts_enabled: bool = True
     hsts_max_age: int = DEFAULT_HSTS_MAX_AGE
+    hsts_include_subdomains: bool = False
+    hsts_preload: bool = False
+    hsts_ramp: HstsRampConfig | None = None
     client_auth: Literal["none", "optional", "required"] = "none"
     certificates: tuple[CertificatePair, ...] = ()
+    redirect_http: RedirectConfig | None = None
+    acme_webroot: str | None = None
     forwarded: ForwardedConfig = ForwardedConfig()
-    expiry_warning: float = 30 * 86400.0
-    expiry_critical: float = 7 * 86400.0
+    expiry_warning: Threshold = WARNING
+    expiry_critical: Threshold = CRITICAL
     expiry_check_interval: float = 3600.0
     loopback_health: bool = False
 
@@ -111,7 +179,13 @@ class TlsConfig:
         """Every configured pair, the default one first."""
         if self.cert_file is None or self.key_file is None:
             return self.certificates
-        return (CertificatePair(cert_file=self.cert_file, key_file=self.key_file), *self.certificates)
+        first = CertificatePair(
+            cert_file=self.cert_file,
+            key_file=self.key_file,
+            key_passphrase_file=self.key_passphrase_file,
+            key_passphrase_command=self.key_passphrase_command,
+        )
+        return (first, *self.certificates)
 
 
 @frozen(kw_only=True)
@@ -240,7 +314,12 @@ class JwtConfig:
 
 @frozen(kw_only=True)
 class ClientCertificateConfig:
-    """One rule that turns a verified client certificate into a principal. ``match`` holds ``san`` or ``subject``."""
+    """One rule that turns a verified client certificate into a principal; the first that matches counts.
+
+    Attributes:
+        match: ``san``, a pattern (``*``, ``?``, ``[…]``) over its DNS names, URIs, addresses and mail addresses;
+            ``subject``, attributes that its subject must have, RFC 4514. Where both are given, both must match.
+    """
 
     name: str
     match: Mapping[str, str]
@@ -352,10 +431,35 @@ class RegistryConfig:
 
 @frozen(kw_only=True)
 class AdminConfig:
-    """``admin``: the operator's listener."""
+    """``admin``: the operator's listener.
+
+    Attributes:
+        host: As ``server.host``. On a UNIX socket its permissions decide who may use it.
+        token: Bearer token for what changes something; None: only on a UNIX socket anything can be changed.
+        token_file: File whose first line is that token.
+    """
 
     host: str = "127.0.0.1"
     port: int = 3001
+    token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
+
+
+@frozen(kw_only=True)
+class AlertConfig:
+    """One entry of ``alerts``: who is told when the verdict on a certificate changes, or a renewal is refused.
+
+    Attributes:
+        webhook: URL that gets a JSON document by POST.
+        headers: Header lines sent with it; values are secret.
+        command: Program that gets the same document on its standard input; no shell. Exactly one of the two.
+        least: The least verdict that is told of; recoveries from it are told of as well.
+    """
+
+    webhook: str | None = field(default=None, repr=_url_repr)
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    command: tuple[str, ...] | None = None
+    least: Literal["warning", "critical"] = "warning"
 
 
 @frozen(kw_only=True)
@@ -389,5 +493,6 @@ class Config:
     aggregate: AggregateConfig = AggregateConfig()
     registry: RegistryConfig = RegistryConfig()
     admin: AdminConfig | None = None
+    alerts: tuple[AlertConfig, ...] = ()
     logging: LoggingConfig = LoggingConfig()
     warnings: tuple[str, ...] = ()

@@ -5,8 +5,6 @@ Ranges of single values are here; rules that look at several keys are in :mod:`m
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Final
 
 from mcptunnel.config import schema, syntax
@@ -26,40 +24,16 @@ from mcptunnel.config.fields import (
 from mcptunnel.config.positions import Node, ScalarNode
 from mcptunnel.config.report import At
 from mcptunnel.config.secrets import WEAK_ADVICE, is_weak
+from mcptunnel.config.tls_sections import ARGV, TLS, bind, own_secret
 from mcptunnel.config.units import FormatError
 
-__all__ = ["ADMIN", "AGGREGATE", "AUTH", "LOGGING", "REGISTRY", "SECURITY", "SERVER"]
-
-# sun_path of sockaddr_un holds 108 bytes, the last a NUL.
-_UNIX_PATH: Final = 107
+__all__ = ["ADMIN", "AGGREGATE", "ALERTS", "AUTH", "LOGGING", "REGISTRY", "SECURITY", "SERVER"]
 
 _DAY: Final = 86_400.0
-_YEAR: Final = 365 * _DAY
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 _GIB: Final = 1024 * _MIB
 
-_CERTIFICATE_NAMES: Final = {
-    "cert": "cert_file",
-    "certfile": "cert_file",
-    "certificate": "cert_file",
-    "certificate_file": "cert_file",
-    "ssl_certificate": "cert_file",
-    "key": "key_file",
-    "keyfile": "key_file",
-    "private_key": "key_file",
-    "ssl_certificate_key": "key_file",
-}
-_TLS_NAMES: Final = {
-    "ca": "ca_file",
-    "ca_cert": "ca_file",
-    "client_ca": "ca_file",
-    "certs": "certificates",
-    "ciphers": "cipher_suites",
-    "hsts": "hsts_enabled",
-    "min_version": "min_tls_version",
-    "proxies": "trusted_proxies",
-}
 _SERVER_NAMES: Final = {
     "address": "host",
     "bind": "host",
@@ -74,70 +48,6 @@ _FRAMING: Final = frozenset(
     {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "date"}
 )
 
-
-def _bind(node: Node, at: At) -> str:
-    host = text(syntax.bind_host, "an address")(node, at)
-    if not host.startswith("unix:"):
-        return host
-    path = os.path.join(at.scope.base or "", host[5:])
-    if len(path.encode()) > _UNIX_PATH:
-        raise RefusedError(f"the path of the socket is longer than {_UNIX_PATH} bytes; choose a shorter one")
-    return f"unix:{path}"
-
-
-def _hsts_age(node: Node, at: At) -> int:
-    return int(duration(0, 100 * _YEAR)(node, at))
-
-
-def _min_version(node: Node, at: At) -> str:
-    # YAML reads 1.2 as a number; its text is what counts.
-    if isinstance(node, ScalarNode) and node.text in ("1.0", "1.1", "1"):
-        raise RefusedError(f"'{node.text}' is not offered, it is broken (RFC 8996); write 1.2 or 1.3")
-    return choice("1.2", "1.3", also={"TLSv1.2": "1.2", "TLSv1.3": "1.3"})(node, at)
-
-
-CERTIFICATE: Final = Section(
-    build=schema.CertificatePair,
-    fields={"cert_file": existing_file("certificate"), "key_file": existing_file("private key")},
-    required=("cert_file", "key_file"),
-    synonyms=_CERTIFICATE_NAMES,
-)
-
-FORWARDED: Final = Section(
-    build=schema.ForwardedConfig,
-    fields={
-        "family": choice("xff", "forwarded", "x-real-ip", "none", also={"x-forwarded-for": "xff"}),
-        "on_untrusted": choice("strip", "reject"),
-        "max_entries": whole(1, 1000),
-        "max_bytes": size(64, 64 * _KIB),
-        "prefix": boolean,
-    },
-)
-
-TLS: Final = Section(
-    build=schema.TlsConfig,
-    fields={
-        "mode": choice("disabled", "application", "behind_proxy", "auto"),
-        "cert_file": existing_file("certificate"),
-        "key_file": existing_file("private key"),
-        "ca_file": existing_file("CA certificates"),
-        "behind_proxy": boolean,
-        "trusted_proxies": Listed(item=text(syntax.network, "a network"), expected="networks", split=True),
-        "trust_any_peer": boolean,
-        "min_tls_version": _min_version,
-        "cipher_suites": Listed(item=text(syntax.cipher, "a suite"), expected="cipher suites", split=True, least=1),
-        "hsts_enabled": boolean,
-        "hsts_max_age": _hsts_age,
-        "client_auth": choice("none", "optional", "required"),
-        "certificates": Listed(item=CERTIFICATE, expected="{cert_file, key_file} pairs"),
-        "forwarded": FORWARDED,
-        "expiry_warning": duration(0, _YEAR),
-        "expiry_critical": duration(0, _YEAR),
-        "expiry_check_interval": duration(1, 7 * _DAY),
-        "loopback_health": boolean,
-    },
-    synonyms=_CERTIFICATE_NAMES | _TLS_NAMES,
-)
 
 _PATIENCE: Final = duration(0.001, _DAY)
 
@@ -171,7 +81,7 @@ LIMITS: Final = Section(
 SERVER: Final = Section(
     build=schema.ServerConfig,
     fields={
-        "host": _bind,
+        "host": bind,
         "port": whole(0, 65535),
         "public_url": text(syntax.public_url, "a URL"),
         "workers": whole(0, 256),
@@ -205,15 +115,8 @@ RATE_LIMIT: Final = Section(
 )
 
 
-def _own_secret(check: Callable[[str], str], node: Node, at: At) -> str:
-    """A secret of the operator's, which YAML must not have made a number of."""
-    if isinstance(node, ScalarNode) and node.kind not in ("null", "str"):
-        raise RefusedError("the secret is a number or truth value to YAML; put it in quotes")
-    return text(check, "a secret", secret=True)(node, at)
-
-
 def _seal_key(node: Node, at: At) -> str:
-    return _own_secret(syntax.seal_key, node, at)
+    return own_secret(syntax.seal_key, node, at)
 
 
 SECURITY: Final = Section(
@@ -235,7 +138,7 @@ SECURITY: Final = Section(
 
 
 def _secret(node: Node, at: At) -> str:
-    value = _own_secret(syntax.secret, node, at)
+    value = own_secret(syntax.secret, node, at)
     if is_weak(value):
         at.warn(f"the secret is short; {WEAK_ADVICE}")
     return value
@@ -307,7 +210,33 @@ REGISTRY: Final = Section(
     fields={"paths": Listed(item=path, expected="paths", single=True)},
 )
 
-ADMIN: Final = Section(build=schema.AdminConfig, fields={"host": _bind, "port": whole(0, 65535)})
+ADMIN: Final = Section(
+    build=schema.AdminConfig,
+    fields={
+        "host": bind,
+        "port": whole(0, 65535),
+        "token": _secret,
+        "token_file": existing_file("token"),
+    },
+)
+
+_ALERT: Final = Section(
+    build=schema.AlertConfig,
+    fields={
+        "webhook": text(syntax.web_url, "a URL"),
+        "headers": Named(
+            name=syntax.header_name,
+            item=text(syntax.header_value, "a header's value", secret=True),
+            expected="headers",
+            fold=True,
+        ),
+        "command": ARGV,
+        "least": choice("warning", "critical"),
+    },
+    synonyms={"url": "webhook", "hook": "webhook", "run": "command", "level": "least", "severity": "least"},
+)
+
+ALERTS: Final = Listed(item=_ALERT, expected="targets {webhook} or {command}")
 
 LOGGING: Final = Section(
     build=schema.LoggingConfig,

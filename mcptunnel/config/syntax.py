@@ -12,8 +12,10 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from mcptunnel.config.units import FormatError
+from mcptunnel.core import profiles
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.hosts import normal_origin, split_host
+from mcptunnel.core.profiles import KNOWN_GROUPS
 from mcptunnel.core.suites import KNOWN_SUITES
 from mcptunnel.core.suites import parse as parse_suites
 
@@ -26,6 +28,7 @@ __all__ = [
     "command",
     "env_name",
     "free_text",
+    "group",
     "header_name",
     "header_value",
     "is_loopback",
@@ -302,6 +305,14 @@ def cipher(value: str) -> str:
     if parse_suites((value,), "1.2")[1]:
         raise FormatError(f"is not a cipher suite that may be used; known are {', '.join(KNOWN_SUITES)}")
     return value
+
+
+def group(value: str) -> str:
+    """A key exchange group, in OpenSSL's name."""
+    known = profiles.group(value)
+    if known is None:
+        raise FormatError(f"is not a key exchange group that may be used; known are {', '.join(KNOWN_GROUPS)}")
+    return known
 
 
 def command(value: str) -> str:

@@ -8,11 +8,13 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 
-from mcptunnel.core.certificates import Facts
+from mcptunnel.core.certificates import Facts, Role
 from mcptunnel.tls.pem import PublicKey, weakness
 
-__all__ = ["check_leaf", "check_life", "check_links", "describe", "facts_of"]
+__all__ = ["chain_facts", "check_leaf", "check_life", "check_links", "describe", "facts_of", "fingerprint"]
 
 # Certificate authorities date certificates back by an hour and more; our own clock may still run behind theirs.
 _CLOCK_SKEW: Final = 300.0
@@ -68,27 +70,56 @@ def check_leaf(chain: Sequence[x509.Certificate]) -> Iterator[str]:
         yield f"certificate 1 ({describe(leaf)}) has an extension that cannot be parsed: {error}"
 
 
-def facts_of(file: str, index: int, certificate: x509.Certificate) -> Facts:
-    """The facts of the certificate at ``index`` of the chain in ``file``."""
+def facts_of(file: str, certificate: x509.Certificate, role: Role, flaw: str | None = None) -> Facts:
+    """The facts of ``certificate``, which came from ``file`` and plays ``role``."""
     try:
         names = _names(certificate)
     except ValueError:
         names = ()
     return Facts(
         file=file,
-        role="intermediate" if index else "leaf",
+        role=role,
         subject=describe(certificate),
         issuer=certificate.issuer.rfc4514_string(),
         serial=f"{certificate.serial_number:x}",
         names=names,
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
+        key=_kind(certificate),
+        fingerprint=fingerprint(certificate),
+        flaw=flaw,
     )
+
+
+def chain_facts(file: str, chain: Sequence[x509.Certificate]) -> tuple[Facts, ...]:
+    """The facts of a chain that we serve, leaf first."""
+    return tuple(facts_of(file, one, "intermediate" if at else "leaf") for at, one in enumerate(chain))
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of its DER encoding, lower-case hexadecimal: what ``openssl x509 -fingerprint -sha256`` shows."""
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def describe(certificate: x509.Certificate) -> str:
     """The subject, or the serial number of a certificate without one."""
     return certificate.subject.rfc4514_string() or f"serial {certificate.serial_number:x}"
+
+
+# The names that RFC 5480 and RFC 8422 use first, and users know.
+_CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+def _kind(certificate: x509.Certificate) -> str:
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError):
+        return "unknown"
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA {key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"EC {_CURVES.get(key.curve.name, key.curve.name)}"
+    return type(key).__name__.strip("_").removesuffix("PublicKey")
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from mcptunnel.config.schema import CertificatePair
 from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
-from mcptunnel.tls.chain import check_leaf, check_life, check_links, describe, facts_of
+from mcptunnel.tls.chain import chain_facts, check_leaf, check_life, check_links, describe
 from mcptunnel.tls.pem import PrivateKey, read_chain, read_file, read_key
 
 __all__ = ["Material", "load", "load_all"]
@@ -94,7 +94,7 @@ def load(pair: CertificatePair, now: float) -> Material:
     problems: list[str] = []
     chain = _attempt(pair.cert_file, read_chain, problems) or ()
     key = _attempt(pair.key_file, read_key, problems)
-    facts = tuple(facts_of(pair.cert_file, index, certificate) for index, certificate in enumerate(chain))
+    facts = chain_facts(pair.cert_file, chain)
     for check in (check_life(facts, now), check_links(chain), check_leaf(chain)):
         problems.extend(f"{pair.cert_file}: {problem}" for problem in check)
     if chain and key is not None and _spki(key.public_key()) != _spki(chain[0].public_key()):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config import load as loader
 from mcptunnel.config import schema
-from mcptunnel.config.containers import Listed, Named, Section
+from mcptunnel.config.containers import Listed, Named, Section, Switched
 from mcptunnel.config.load import ROOT, default_path, key_paths, load, load_checked, load_file, load_text
 from mcptunnel.config.schema import (
     AggregateConfig,
@@ -50,14 +50,14 @@ BAD: list[tuple[str, list[str]]] = [
         "just text",
         [
             "f:1: 'just text' stands where a mapping is expected; known keys: server, security, auth, "
-            "mcpServers, include, aggregate, registry, admin, logging"
+            "mcpServers, include, aggregate, registry, admin, alerts, logging"
         ],
     ),
     (
         "- a",
         [
             "f:1: a list stands where a mapping is expected; known keys: server, security, auth, mcpServers, "
-            "include, aggregate, registry, admin, logging"
+            "include, aggregate, registry, admin, alerts, logging"
         ],
     ),
     (
@@ -72,14 +72,17 @@ BAD: list[tuple[str, list[str]]] = [
     (
         "zzz: 1",
         [
-            "f:1: zzz: unknown key; known here: server, security, auth, mcpServers, include, aggregate, registry, admin, logging"
+            "f:1: zzz: unknown key; known here: server, security, auth, mcpServers, include, aggregate, registry, admin, alerts, logging"
         ],
     ),
     ("sever: {}", ["f:1: sever: unknown key; did you mean server?"]),
     ("mcp_servers: {}", ["f:1: mcp_servers: unknown key; did you mean mcpServers?"]),
     ("MCPServers: {}", ["f:1: MCPServers: unknown key; did you mean mcpServers?"]),
     ("tls: {mode: auto}", ["f:1: tls: unknown key here; did you mean server.tls?"]),
-    ("port: 1", ["f:1: port: unknown key here; did you mean server.port or admin.port?"]),
+    (
+        "port: 1",
+        ["f:1: port: unknown key here; did you mean server.port or server.tls.redirect_http.port or admin.port?"],
+    ),
     (
         "server: {tls: {mode: application, certificate: a, key: b}}",
         [
@@ -102,7 +105,7 @@ BAD: list[tuple[str, list[str]]] = [
         '"a\\nb": 1',
         [
             "f:1: 'a\\nb': unknown key; known here: server, security, auth, mcpServers, include, aggregate, registry, "
-            "admin, logging"
+            "admin, alerts, logging"
         ],
     ),
     # Numbers, durations, sizes, truth values.
@@ -680,6 +683,7 @@ class SchemaTests(SynchronousTestCase):
         def walk(section: Section[Any]) -> None:
             for read in section.fields.values():
                 inner = read.item if isinstance(read, Listed | Named) else read
+                inner = inner.section if isinstance(inner, Switched) else inner
                 if isinstance(inner, Section):
                     walk(inner)
             if isinstance(section.build, type) and section.build is not dict:

@@ -56,7 +56,8 @@ class SampleTests(SynchronousTestCase):
             lines.append(match[1] + match[2] if match else line)
         switched = (
             "\n".join(lines)
-            .replace("mode: disabled", "mode: behind_proxy")
+            .replace("mode: disabled", "mode: auto")
+            .replace("behind_proxy: true", "behind_proxy: false")
             .replace("trusted_proxies: []", "trusted_proxies: [10.0.0.5]")
         )
         config = load_text(

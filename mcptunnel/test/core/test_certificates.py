@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.certificates import DAY, Facts, Thresholds, Verdict, covers, judge, wildcard_of
+from mcptunnel.core.certificates import DAY, Facts, Threshold, Thresholds, Verdict, covers, judge, wildcard_of, worst_of
 
 
 def facts(life: float = 90 * DAY, *names: str) -> Facts:
@@ -29,13 +30,46 @@ class JudgeTests(SynchronousTestCase):
     def assert_verdict(self, remaining: float, verdict: Verdict, life: float = 365 * DAY) -> None:
         self.assertEqual(judge(facts(life), life - remaining, Thresholds()), verdict, f"{remaining / DAY} days left")
 
-    def test_thresholds_of_a_long_life_are_the_configured_ones(self) -> None:
-        """With a year to live, 30 and 7 days decide, to the second."""
-        self.assert_verdict(30 * DAY, "ok")
-        self.assert_verdict(30 * DAY - 1, "warning")
-        self.assert_verdict(7 * DAY, "warning")
-        self.assert_verdict(7 * DAY - 1, "critical")
-        self.assert_verdict(1, "critical")
+    def test_a_quarter_and_a_tenth_of_the_life_decide(self) -> None:
+        """To the second, whatever the life is: six days, ninety, a year."""
+        for life in (6 * DAY, 47 * DAY, 90 * DAY, 365 * DAY):
+            self.assert_verdict(life, "ok", life)
+            self.assert_verdict(life / 4, "ok", life)
+            self.assert_verdict(life / 4 - 1, "warning", life)
+            self.assert_verdict(life / 10 + 1, "warning", life)
+            self.assert_verdict(life / 10 - 1, "critical", life)
+
+    def test_days_count_where_they_are_fewer(self) -> None:
+        """With a year to live 30 and 7 days decide, with six days still their share."""
+        days = Thresholds(
+            warning=Threshold(share=1 / 4, seconds=30 * DAY), critical=Threshold(share=1 / 10, seconds=7 * DAY)
+        )
+        for life, remaining, verdict in (
+            (365 * DAY, 30 * DAY, "ok"),
+            (365 * DAY, 30 * DAY - 1, "warning"),
+            (365 * DAY, 7 * DAY - 1, "critical"),
+            (6 * DAY, 2 * DAY, "ok"),
+            (6 * DAY, DAY, "warning"),
+        ):
+            self.assertEqual(judge(facts(life), life - remaining, days), verdict, (life, remaining))
+
+    def test_nothing_is_critical_before_it_is_a_warning(self) -> None:
+        """An operator who names a late warning only is not told sooner."""
+        late = Thresholds(warning=Threshold(share=1 / 4, seconds=DAY))
+        self.assertEqual(judge(facts(365 * DAY), 363 * DAY, late), "ok")
+        self.assertEqual(judge(facts(365 * DAY), 364.5 * DAY, late), "critical")
+
+    def test_a_flaw_counts_within_its_life(self) -> None:
+        """What has expired is called so."""
+        flawed = evolve(facts(), flaw="it is not trusted")
+        self.assertEqual(judge(flawed, 1.0, Thresholds()), "invalid")
+        self.assertEqual(judge(flawed, 91 * DAY, Thresholds()), "expired")
+
+    def test_the_worst_of_many(self) -> None:
+        """Of none it is ok."""
+        self.assertEqual(worst_of(["ok", "critical", "warning"]), "critical")
+        self.assertEqual(worst_of(["expired", "invalid"]), "invalid")
+        self.assertEqual(worst_of([]), "ok")
 
     def test_it_has_expired_at_the_last_second(self) -> None:
         """notAfter itself is the end."""
@@ -46,26 +80,6 @@ class JudgeTests(SynchronousTestCase):
         """notBefore itself is the beginning."""
         self.assertEqual(judge(facts(), -1.0, Thresholds()), "not_yet_valid")
         self.assertEqual(judge(facts(), 0.0, Thresholds()), "ok")
-
-    def test_a_six_day_certificate_is_judged_by_its_own_life(self) -> None:
-        """Otherwise it would be critical from the day it is issued."""
-        life = 6 * DAY
-        self.assert_verdict(life, "ok", life)
-        self.assert_verdict(life / 4, "ok", life)
-        self.assert_verdict(life / 4 - 1, "warning", life)
-        self.assert_verdict(life / 10 - 1, "critical", life)
-
-    def test_a_45_day_certificate_is_not_warned_about_for_two_thirds_of_its_life(self) -> None:
-        """A quarter of 45 days counts instead of 30."""
-        self.assert_verdict(15 * DAY, "ok", 45 * DAY)
-        self.assert_verdict(11 * DAY, "warning", 45 * DAY)
-
-    def test_configured_thresholds_count(self) -> None:
-        """An operator who wants to hear of it later does."""
-        late = Thresholds(warning=2 * DAY, critical=DAY)
-        self.assertEqual(judge(facts(), 90 * DAY - 3 * DAY, late), "ok")
-        self.assertEqual(judge(facts(), 90 * DAY - 1.5 * DAY, late), "warning")
-        self.assertEqual(judge(facts(), 90 * DAY - 0.5 * DAY, late), "critical")
 
     @settings(max_examples=100, deadline=None)
     @given(st.floats(1, 1e9), st.floats(-1e9, 2e9), st.floats(0, 1e8))

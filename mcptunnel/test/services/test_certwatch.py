@@ -59,12 +59,12 @@ class CertificateWatchTests(SynchronousTestCase):
         self.assertEqual(self.watch.worst, "ok")
 
     def test_it_says_when_a_verdict_changes(self) -> None:
-        """30 days, 7 days, the end; each louder than the one before."""
-        self.start_with(30.01)
+        """A quarter, a tenth, the end; each louder than the one before."""
+        self.start_with(365 / 4 + 0.01)
         self.clock.advance(3600)
         self.assertEqual(self.said(), [("warning", LogLevel.warn)])
         self.events.clear()
-        self.clock.pump([3600.0] * 24 * 31)
+        self.clock.pump([3600.0] * 24 * 92)
         levels = list(dict.fromkeys(self.said()))
         self.assertEqual(
             levels,
@@ -74,7 +74,7 @@ class CertificateWatchTests(SynchronousTestCase):
 
     def test_it_repeats_itself_once_a_day(self) -> None:
         """Not every hour for thirty days."""
-        self.start_with(20)
+        self.start_with(60)
         self.assertEqual(len(self.said()), 1)
         self.clock.pump([3600.0] * 23)
         self.assertEqual(len(self.said()), 1)
@@ -99,8 +99,8 @@ class CertificateWatchTests(SynchronousTestCase):
 
     def test_an_intermediate_counts(self) -> None:
         """Clients refuse the chain all the same."""
-        self.served.append(evolve(YEAR, role="intermediate", serial="9", not_after=340 * DAY))
-        self.start_with(30)
+        self.served.append(evolve(YEAR, role="intermediate", serial="9", not_after=270 * DAY))
+        self.start_with(100)
         self.assertEqual([finding.verdict for finding in self.watch.findings], ["ok", "critical"])
 
     def test_it_survives_its_own_errors(self) -> None:
