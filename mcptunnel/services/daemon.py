@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import astuple, define, field
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import AlreadyCalled
@@ -163,11 +163,18 @@ class Daemon(MultiService):
             "sessions": len(self.relay.sessions),
             "in_flight": self.relay.in_flight,
             "connections": self.site.connections + len(self.sockets.sockets),
-            "outcomes": dict(sorted(self.front.counts.items())),
+            "outcomes": dict(sorted(self.front.tally.counts.items())),
             "handshakes": [
-                {"version": version, "group": group, "count": count}
-                for (version, group), count in sorted(self.front.handshakes.items())
+                {
+                    "version": key.version,
+                    "cipher": key.cipher,
+                    "group": key.group,
+                    "resumed": key.resumed,
+                    "count": count,
+                }
+                for key, count in sorted(self.front.tally.handshakes.items(), key=lambda item: astuple(item[0]))
             ],
+            "handshake_failures": dict(sorted(self.front.tally.failures.items())),
             "servers": {
                 # Missing: the latest list of several servers had to go without this one, and why.
                 name: {

@@ -28,6 +28,7 @@ from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
+from mcptunnel.tls.tally import Tally
 from mcptunnel.web.gate import Gate
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.site import Site
@@ -103,7 +104,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         site=site,
         refusals=_refusals(config, site, hosts),
         store=store,
-        debug=config.logging.level == "debug",
+        tally=Tally(debug=config.logging.level == "debug"),
     )
     for warning in () if store is None else (*store.warnings, *_uncovered(config, store)):
         log.warn("{text}", text=warning)

@@ -10,11 +10,21 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from mcptunnel.core.certificates import Facts, Role
 from mcptunnel.tls.pem import PublicKey, weakness
 
-__all__ = ["chain_facts", "check_leaf", "check_life", "check_links", "describe", "facts_of", "fingerprint"]
+__all__ = [
+    "chain_facts",
+    "check_complete",
+    "check_leaf",
+    "check_life",
+    "check_links",
+    "describe",
+    "facts_of",
+    "fingerprint",
+]
 
 # Certificate authorities date certificates back by an hour and more; our own clock may still run behind theirs.
 _CLOCK_SKEW: Final = 300.0
@@ -45,6 +55,25 @@ def check_links(chain: Sequence[x509.Certificate]) -> Iterator[str]:
         yield (
             f"certificate {position + 1} ({describe(issuer)}) did not issue certificate {position} "
             f"({describe(certificate)}); {fix}"
+        )
+
+
+def check_complete(chain: Sequence[x509.Certificate]) -> Iterator[str]:
+    """Whether the issuers seem to be there that a client needs.
+
+    A doubt, no proof: a lone certificate that says where its issuer's can be had was issued by an intermediate of a
+    public authority, which clients do not have. Browsers fetch it; nothing else does.
+    """
+    if len(chain) != 1 or chain[0].issuer == chain[0].subject:
+        return
+    try:
+        access = chain[0].extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except (x509.ExtensionNotFound, ValueError):
+        return
+    if any(one.access_method == AuthorityInformationAccessOID.CA_ISSUERS for one in access):
+        yield (
+            f"the certificate stands alone; most clients will refuse it if they do not know its issuer "
+            f"({chain[0].issuer.rfc4514_string()}): use the file with the whole chain (fullchain.pem)"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Final, cast
 
 from OpenSSL import SSL, crypto
@@ -16,11 +17,12 @@ from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.material import Material
 from mcptunnel.tls.policy import Policy
 
-__all__ = ["build", "rehearse", "set_groups"]
+__all__ = ["build", "cause", "rehearse", "resumed", "set_groups", "verify_error"]
 
-# Compression leaks secrets by length (CRIME). Tickets and sessions save about 1 ms of a handshake and cost a class of
-# attacks: a session of one virtual host resumed under the name of another (CVE-2025-23419).
-_OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET
+# Compression leaks secrets by length (CRIME).
+_OPTIONS: Final = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+# RFC 8446 §4.6.1 permits a week; the keys of tickets do not live that long either.
+_SESSION_SECONDS: Final = 7200
 
 _VERIFY: Final = {
     "none": SSL.VERIFY_NONE,
@@ -29,8 +31,15 @@ _VERIFY: Final = {
 }
 
 
-def build(material: Material, policy: Policy) -> SSL.Context:
+def build(material: Material, policy: Policy, resumable: str | None = None) -> SSL.Context:
     """A server context that presents ``material`` under ``policy``.
+
+    Args:
+        material: Certificate and key.
+        policy: What holds for the listener.
+        resumable: The only name under which sessions may be resumed. Tickets are sealed with keys that this context has
+            made for itself, so that they open nowhere else: resumed under another name, a session would pass by what
+            is asked of that one (CVE-2025-23419). None for no resumption.
 
     Raises:
         CertificateError: OpenSSL does not take the certificate, the key or the suites.
@@ -38,10 +47,12 @@ def build(material: Material, policy: Policy) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION if policy.offers_tls12 else SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION if policy.offers_tls13 else SSL.TLS1_2_VERSION)
-    context.set_options(_OPTIONS)
+    context.set_options(_OPTIONS if resumable is not None else _OPTIONS | SSL.OP_NO_TICKET)
     # An idle connection gives its two record buffers back: tens of KiB for each of many thousand open streams.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_timeout(_SESSION_SECONDS)
+    context.set_session_id(sha256((resumable or "").encode()).digest())
     try:
         if policy.offers_tls12:
             context.set_cipher_list(":".join(policy.suites.tls12).encode("ascii"))
@@ -61,7 +72,7 @@ def build(material: Material, policy: Policy) -> SSL.Context:
 
 
 def set_groups(context: SSL.Context, groups: Sequence[str]) -> bool:
-    """Offer these key exchange groups only. The one place that reaches below pyOpenSSL, which has no API for it.
+    """Offer these key exchange groups only. It reaches below pyOpenSSL, which has no API for it.
 
     Groups that this OpenSSL lacks (X25519MLKEM768 before 3.5) are left out from the left.
 
@@ -76,6 +87,12 @@ def set_groups(context: SSL.Context, groups: Sequence[str]) -> bool:
         library.ERR_clear_error()
         groups = groups[1:]
     return False
+
+
+def resumed(connection: SSL.Connection) -> bool:
+    """Whether the handshake resumed a session; below pyOpenSSL as well."""
+    library = cast(Any, SSL)._lib
+    return bool(library.SSL_session_reused(cast(Any, connection)._ssl))
 
 
 def rehearse(context: SSL.Context, material: Material, policy: Policy) -> None:
@@ -101,6 +118,12 @@ def rehearse(context: SSL.Context, material: Material, policy: Policy) -> None:
                 f"{material.file}: no {name} handshake is possible with this certificate and server.tls.cipher_suites: "
                 f"{why}; name a suite that goes with its {material.kind} key, or leave {name} out"
             )
+
+
+def verify_error(connection: SSL.Connection) -> int | None:
+    """Why the other side's certificate was refused, an ``X509_V_ERR`` of OpenSSL; None when it was not."""
+    code = connection.get_app_data()
+    return code if isinstance(code, int) else None
 
 
 def cause(error: BaseException) -> str:
@@ -150,7 +173,7 @@ def _select(ours: Sequence[bytes]) -> Any:
 
 
 def _ask_for_client_certificate(context: SSL.Context, policy: Policy) -> None:
-    context.set_verify(_VERIFY[policy.client_auth], None)
+    context.set_verify(_VERIFY[policy.client_auth], _remember)
     if policy.client_auth == "none":
         return
     store = context.get_cert_store()
@@ -159,3 +182,15 @@ def _ask_for_client_certificate(context: SSL.Context, policy: Policy) -> None:
         store.add_cert(crypto.X509.from_cryptography(certificate))
         # Tells the client which authorities we accept, so that it can pick the right one of its certificates.
         context.add_client_ca(certificate)
+    for revoked in policy.crls:
+        store.add_crl(revoked)
+    if policy.crls:
+        # Of every certificate on the way to the authority; where a list is missing, OpenSSL refuses.
+        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+
+
+def _remember(connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
+    """Keep why a client's certificate was refused: the error that ends the handshake no longer says it."""
+    if not ok:
+        connection.set_app_data(code)
+    return bool(ok)

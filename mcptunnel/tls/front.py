@@ -11,44 +11,39 @@ Nothing that a request says can change it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, cast
 
 from attrs import define, field
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from mcptunnel.config.schema import LimitsConfig
+from mcptunnel.core import clienthello
 from mcptunnel.core.addresses import Trust, peer_text
+from mcptunnel.core.handshakes import CLOSED, HINTS, TIMEOUT, UNKNOWN_NAME, Cause
+from mcptunnel.core.handshakes import explain as explain_failure
 from mcptunnel.core.preface import Action, Kind, Mode, classify, decide
+from mcptunnel.core.principal import Principal
 from mcptunnel.core.proxyheader import ProxyHeader, parse
 from mcptunnel.liveness import keep_alive
 from mcptunnel.tls.admission import Admission, client_key
-from mcptunnel.tls.context import cause
+from mcptunnel.tls.context import cause, resumed, verify_error
 from mcptunnel.tls.deadlines import Deadlines
-from mcptunnel.tls.handshake import Handshake
+from mcptunnel.tls.handshake import Creator, Handshake
 from mcptunnel.tls.peer import PeerTransport, address_of
 from mcptunnel.tls.store import CertificateStore
+from mcptunnel.tls.tally import EXPLAINED, HandshakeKey, Tally
 
 __all__ = ["Front", "FrontFactory"]
 
-# Ends that an operator has to hear of once, since the other side sees a reset connection and nothing else.
-_EXPLAINED: Final[Mapping[str, str]] = {
-    "proxy_untrusted": "it sent a PROXY header but is not in server.tls.trusted_proxies",
-    "proxy_missing": "server.proxy_protocol is required, and it sent no PROXY header",
-    "proxy_malformed": "its PROXY header is malformed",
-    "proxy_twice": "it sent two PROXY headers",
-    "unexpected_proxy": "it sent a PROXY header, and server.proxy_protocol is off",
-    "unexpected_tls": "it speaks TLS, and server.tls.mode serves plaintext only",
-    "connections": "server.limits.connections is reached",
-    "client_connections": "its share of connections, server.limits.client_connections, is reached",
-}
+# RFC 8446 §6: a fatal alert unrecognized_name, as the only record of a connection.
+_UNRECOGNIZED_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
 class Front(ProtocolWrapper):
@@ -73,6 +68,8 @@ class Front(ProtocolWrapper):
         self._client = client
         self._header: ProxyHeader | None = None
         self._buffer = b""
+        # How much of a ClientHello must be there before it is worth another look; None when none is awaited.
+        self._hello: int | None = None
         self._ended: str | None = None
 
     def __repr__(self) -> str:
@@ -91,21 +88,35 @@ class Front(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
         elif self._ended is None:
             self._buffer += data
-            self._decide()
+            if self._hello is None:
+                self._decide()
+            elif len(self._buffer) >= self._hello:
+                self._choose()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.gone(self, self._client)
         inner, self.wrappedProtocol = self.wrappedProtocol, None
         if inner is not None:
             inner.connectionLost(reason)
-        elif self._ended is None:
-            self.factory.note("silent", self._peer, "it closed before it was clear what it wanted")
+        elif self._ended is not None:
+            return
+        elif self._hello is not None:
+            self.factory.tally.failed(Cause(CLOSED, HINTS[CLOSED]), self._peer)
+        else:
+            self.factory.tally.note("silent", self._peer, "it closed before it was clear what it wanted")
 
     def end(self, reason: str) -> None:
         """Reset the connection, for a reason that is counted."""
         self._ended = reason
         self._buffer = b""
-        self.factory.note(reason, self._peer, _EXPLAINED.get(reason, reason))
+        self.factory.tally.note(reason, self._peer, EXPLAINED.get(reason, reason))
+        self.transport.abortConnection()
+
+    def late(self) -> None:
+        """The handshake takes too long."""
+        self._ended = TIMEOUT
+        self._buffer = b""
+        self.factory.tally.failed(Cause(TIMEOUT, HINTS[TIMEOUT]), self._peer)
         self.transport.abortConnection()
 
     def _decide(self) -> None:
@@ -153,20 +164,50 @@ class Front(ProtocolWrapper):
         if action is Action.CLOSE:
             self.end(f"unexpected_{kind.name.lower()}")
             return
+        tally = self.factory.tally
         self.factory.undecided.remove(self)
-        self.factory.note(action.name.lower(), self._peer, self._why(kind) if self.factory.debug else "")
-        transport = self.transport
-        if self._header is not None and self._header.source is not None:
-            transport = PeerTransport(transport, address_of(self._header.source, self._header.source_port or 0))
-        inner: IProtocol | None
+        tally.note(action.name.lower(), self._peer, self._why(kind) if tally.debug else "")
         if action is Action.SERVE_TLS:
             self.factory.handshaking.add(self)
-            inner = self.factory.tls(Handshake(self._shaken, self._failed))
-        else:
-            inner = self.factory.plain(action).buildProtocol(transport.getPeer())
+            self._choose()
+            return
+        transport = self._seen()
+        inner = self.factory.plain(action).buildProtocol(transport.getPeer())
         if inner is None:
             self.end("unserved")
             return
+        self._hand_over(transport, inner)
+
+    def _choose(self) -> None:
+        """Begin TLS with the context for the name that the client asks for, as soon as that can be read."""
+        try:
+            hello = clienthello.read(self._buffer)
+        except ValueError:
+            # OpenSSL says what is wrong with it, to the client and to us.
+            hello = clienthello.Hello(None)
+        if isinstance(hello, int):
+            if hello <= clienthello.LARGEST:
+                self._hello = hello
+                return
+            hello = clienthello.Hello(None)
+        self._hello = None
+        context = self.factory.context_for(hello.name)
+        if context is None:
+            self._ended = UNKNOWN_NAME
+            self.factory.tally.failed(Cause(UNKNOWN_NAME, HINTS[UNKNOWN_NAME]), self._peer)
+            self._buffer = b""
+            self.transport.write(_UNRECOGNIZED_NAME)
+            self.transport.loseConnection()
+            return
+        self._hand_over(self._seen(), self.factory.tls(Handshake(context, self._shaken, self._failed)))
+
+    def _seen(self) -> Any:
+        """The transport, with the peer that a PROXY header has named."""
+        if self._header is None or self._header.source is None:
+            return self.transport
+        return PeerTransport(self.transport, address_of(self._header.source, self._header.source_port or 0))
+
+    def _hand_over(self, transport: Any, inner: IProtocol) -> None:
         buffer, self._buffer = self._buffer, b""
         self.wrappedProtocol = inner
         inner.makeConnection(transport)
@@ -179,17 +220,28 @@ class Front(ProtocolWrapper):
     def _shaken(self, tls: Any) -> None:
         self.factory.handshaking.remove(self)
         connection: SSL.Connection = tls.getHandle()
-        self.factory.handshakes[(connection.get_protocol_version_name(), connection.get_group_name() or "")] += 1
-        channel = self.factory.site.buildProtocol(tls.getPeer())
+        key = HandshakeKey(
+            connection.get_protocol_version_name(),
+            connection.get_cipher_name() or "",
+            connection.get_group_name() or "",
+            resumed(connection),
+        )
+        self.factory.tally.handshakes[key] += 1
+        channel: Any = self.factory.site.buildProtocol(tls.getPeer())
         if channel is None:
             self.end("unserved")
             return
+        if self.factory.recognize is not None:
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+            channel.certified = None if certificate is None else self.factory.recognize(certificate)
         tls.wrappedProtocol = channel
         channel.makeConnection(tls)
 
     def _failed(self, reason: BaseException) -> None:
         if self._ended is None:
-            self.factory.note("handshake_failed", self._peer, cause(reason))
+            layer: Any = self.wrappedProtocol
+            code = None if layer is None else verify_error(layer.getHandle())
+            self.factory.tally.failed(explain_failure(cause(reason), code), self._peer)
 
 
 @define(eq=False, kw_only=True, slots=False)
@@ -205,9 +257,8 @@ class FrontFactory(Factory):
         site: Builds what serves a connection.
         refusals: Builds what answers and closes, for each REFUSE action that the mode can lead to.
         store: The certificates; None in the modes without TLS.
-        debug: Log what becomes of every connection, and why. Off unless somebody asks: twistd's log shows every level.
-        counts: How often connections came to each end or beginning.
-        handshakes: Complete handshakes by (version, key exchange group).
+        recognize: Whom a client certificate that was verified stands for; None to ask nobody.
+        tally: What became of connections.
     """
 
     mode: Mode
@@ -218,30 +269,30 @@ class FrontFactory(Factory):
     site: IProtocolFactory
     refusals: Mapping[Action, IProtocolFactory] = field(factory=dict)
     store: CertificateStore | None = None
-    debug: bool = False
+    recognize: Callable[[x509.Certificate], Principal | None] | None = None
+    tally: Tally = field(factory=Tally)
     admission: Admission = field(init=False)
     undecided: Deadlines[Front] = field(init=False)
     handshaking: Deadlines[Front] = field(init=False)
-    counts: Counter[str] = field(init=False, factory=Counter)
-    handshakes: Counter[tuple[str, str]] = field(init=False, factory=Counter)
     _tls: TLSMemoryBIOFactory | None = field(init=False, default=None)
-    _said: set[str] = field(init=False, factory=set)
 
     noisy = False
-    _log = Logger()
 
     def __attrs_post_init__(self) -> None:
         self.admission = Admission(self.limits.connections, self.limits.client_connections)
         self.undecided = Deadlines(self.clock, self.limits.preface_timeout, lambda front: front.end("preface_timeout"))
-        self.handshaking = Deadlines(
-            self.clock, self.limits.handshake_timeout, lambda front: front.end("handshake_timeout")
-        )
+        self.handshaking = Deadlines(self.clock, self.limits.handshake_timeout, Front.late)
         if self.store is not None:
-            self._tls = TLSMemoryBIOFactory(self.store, False, self.site, self.clock)
+            self._tls = TLSMemoryBIOFactory(Creator(), False, self.site, self.clock)
         assert (self._tls is not None) == (self.mode in ("application", "auto")), "certificates and mode disagree"
 
-    def tls(self, inner: IProtocol) -> IProtocol:
-        """A TLS layer below ``inner``, with the certificates in service at this moment.
+    def context_for(self, name: str | None) -> SSL.Context | None:
+        """What a client gets that asks for ``name``; None when it is to be refused."""
+        assert self.store is not None
+        return self.store.context_for(name)
+
+    def tls(self, inner: Handshake) -> IProtocol:
+        """A TLS layer below ``inner``, with the context that ``inner`` has brought along.
 
         Not the aggregating one that Twisted uses by default: it holds every write back for a turn of the reactor,
         while our channel writes whole responses and the events of a stream must leave at once.
@@ -261,11 +312,11 @@ class FrontFactory(Factory):
         client = None if trusted else client_key(peer)
         # None closes the socket at once: the cheapest answer there is to a flood.
         if not self.admission.enter():
-            self.note("connections", peer, _EXPLAINED["connections"])
+            self.tally.note("connections", peer, EXPLAINED["connections"])
             return None
         if client is not None and not self.admission.enter_client(client):
             self.admission.leave()
-            self.note("client_connections", peer, _EXPLAINED["client_connections"])
+            self.tally.note("client_connections", peer, EXPLAINED["client_connections"])
             return None
         return Front(self, peer, trusted, client)
 
@@ -287,17 +338,3 @@ class FrontFactory(Factory):
         self.admission.leave()
         if client is not None:
             self.admission.leave_client(client)
-
-    def note(self, what: str, peer: str, why: str) -> None:
-        """Count what became of a connection. What an operator has to know of is logged the first time it happens."""
-        self.counts[what] += 1
-        if what in _EXPLAINED and what not in self._said:
-            self._said.add(what)
-            self._log.warn(
-                "connection of {peer} was reset ({what}): {why}; further ones are counted, not logged",
-                what=what,
-                peer=peer,
-                why=why,
-            )
-        elif self.debug:
-            self._log.debug("connection of {peer}: {what}: {why}", what=what, peer=peer, why=why)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IHandshakeListener
+from OpenSSL import SSL
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Handshake"]
+__all__ = ["Creator", "Handshake"]
 
 
 @implementer(IHandshakeListener)
@@ -22,13 +23,18 @@ class Handshake(Protocol):
     """Waits for one handshake.
 
     Args:
+        context: Made for the name that the client asks for.
         completed: Called once with the TLS layer when the handshake is complete.
         failed: Called once with the reason when it is never going to be.
     """
 
     def __init__(
-        self, completed: Callable[[TLSMemoryBIOProtocol], None], failed: Callable[[BaseException], None]
+        self,
+        context: SSL.Context,
+        completed: Callable[[TLSMemoryBIOProtocol], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
+        self.context = context
         self._completed = completed
         self._failed = failed
 
@@ -39,3 +45,13 @@ class Handshake(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         assert reason.value is not None
         self._failed(reason.value)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Creator:
+    """Gives each connection the context that its :class:`Handshake` has brought along."""
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        connection = SSL.Connection(tlsProtocol.wrappedProtocol.context, None)
+        connection.set_accept_state()
+        return connection

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from attrs import field, frozen
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from mcptunnel.config.schema import CertificatePair
 from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
-from mcptunnel.tls.chain import chain_facts, check_leaf, check_life, check_links, describe
+from mcptunnel.tls.chain import chain_facts, check_complete, check_leaf, check_life, check_links, describe
+from mcptunnel.tls.passphrase import passphrase_for
 from mcptunnel.tls.pem import PrivateKey, read_chain, read_file, read_key
 
 __all__ = ["Material", "load", "load_all"]
@@ -59,12 +61,13 @@ class Material:
         return "EC" if isinstance(self.key, ec.EllipticCurvePrivateKey) else "Ed25519"
 
 
-def load_all(pairs: Sequence[CertificatePair], now: float) -> tuple[Material, ...]:
-    """Every pair, in order.
+def load_all(pairs: Sequence[CertificatePair], now: float, *, strict: bool = False) -> tuple[Material, ...]:
+    """Every pair, in order. Blocks on files, and on the commands that give passphrases.
 
     Args:
         pairs: The default pair first.
         now: Seconds since the epoch.
+        strict: Refuse keys that other users can read, instead of warning.
 
     Raises:
         CertificateError: Something is wrong; one line for each reason, of all files.
@@ -73,7 +76,7 @@ def load_all(pairs: Sequence[CertificatePair], now: float) -> tuple[Material, ..
     problems: list[str] = []
     for pair in pairs:
         try:
-            loaded.append(load(pair, now))
+            loaded.append(load(pair, now, strict=strict))
         except CertificateError as error:
             problems.append(str(error))
     if problems:
@@ -81,19 +84,20 @@ def load_all(pairs: Sequence[CertificatePair], now: float) -> tuple[Material, ..
     return tuple(loaded)
 
 
-def load(pair: CertificatePair, now: float) -> Material:
+def load(pair: CertificatePair, now: float, *, strict: bool = False) -> Material:
     """One chain and its key.
 
     Args:
-        pair: Names of the two files.
+        pair: Names of the files.
         now: Seconds since the epoch.
+        strict: Refuse a key that other users can read, instead of warning.
 
     Raises:
         CertificateError: Something is wrong; one line for each reason, beginning with the file.
     """
     problems: list[str] = []
     chain = _attempt(pair.cert_file, read_chain, problems) or ()
-    key = _attempt(pair.key_file, read_key, problems)
+    key = _attempt(pair.key_file, partial(_key, pair), problems)
     facts = chain_facts(pair.cert_file, chain)
     for check in (check_life(facts, now), check_links(chain), check_leaf(chain)):
         problems.extend(f"{pair.cert_file}: {problem}" for problem in check)
@@ -102,9 +106,17 @@ def load(pair: CertificatePair, now: float) -> Material:
             f"{pair.key_file}: does not belong to the first certificate in {pair.cert_file} "
             f"({describe(chain[0])}); the chain must begin with the server's own certificate"
         )
+    open_to_others = _permissions(pair.key_file)
+    if strict:
+        problems.extend(f"{line}, or set server.tls.key_permissions: warn" for line in open_to_others)
     if problems or key is None:
         raise CertificateError("\n".join(problems))
-    return Material(file=pair.cert_file, chain=chain, key=key, facts=facts, warnings=_permissions(pair.key_file))
+    doubts = (f"{pair.cert_file}: {doubt}" for doubt in check_complete(chain))
+    return Material(file=pair.cert_file, chain=chain, key=key, facts=facts, warnings=(*open_to_others, *doubts))
+
+
+def _key(pair: CertificatePair, content: bytes) -> PrivateKey:
+    return read_key(content, passphrase_for(pair))
 
 
 def _attempt(file: str, read: Callable[[bytes], T], problems: list[str]) -> T | None:
@@ -123,7 +135,11 @@ def _spki(key: PublicKeyTypes) -> bytes:
 
 def _permissions(file: str) -> tuple[str, ...]:
     """A warning when others than the owner can read the key; PostgreSQL's rule: 0600, or 0640 when root owns it."""
-    status = os.stat(file)
+    try:
+        status = os.stat(file)
+    except OSError:
+        # Said already, by whoever tried to read it.
+        return ()
     if status.st_mode & (0o037 if status.st_uid == 0 else 0o077):
         mode = stat.S_IMODE(status.st_mode)
         return (f"{file}: the private key is open to other users of this machine (mode {mode:04o}); chmod 600 it",)

@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mcptunnel.core.errors import CertificateError
 
-__all__ = ["PrivateKey", "PublicKey", "read_chain", "read_file", "read_key", "weakness"]
+__all__ = ["PrivateKey", "PublicKey", "read_chain", "read_crls", "read_file", "read_key", "weakness"]
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 _KEY_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL)
+_CRL_BLOCK: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 # NIST SP 800-57: 2048 bits are the floor until 2030. TLS 1.3 (RFC 8446 §4.2.3) has signatures for these curves only.
 _MIN_RSA_BITS: Final = 2048
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
@@ -51,17 +52,23 @@ def read_chain(content: bytes) -> tuple[x509.Certificate, ...]:
     """
     if b"-----BEGIN CERTIFICATE-----" not in content:
         raise CertificateError(_not_pem(content, "certificate", "openssl x509 -inform DER -in FILE"))
+    if content.count(b"-----BEGIN CERTIFICATE-----") != content.count(b"-----END CERTIFICATE-----"):
+        raise CertificateError("ends in the middle of a certificate; it is damaged, or still being written")
     try:
         return tuple(x509.load_pem_x509_certificates(content))
     except ValueError as error:
         raise CertificateError(f"holds a certificate that cannot be parsed: {error}") from error
 
 
-def read_key(content: bytes) -> PrivateKey:
+def read_key(content: bytes, passphrase: bytes | None = None) -> PrivateKey:
     """The one private key in it: PKCS#8, PKCS#1 or SEC 1, of a kind and strength that may be served.
 
+    Args:
+        content: PEM.
+        passphrase: Opens a key that is encrypted; None when there is none.
+
     Raises:
-        CertificateError: It is not such a key, or encrypted.
+        CertificateError: It is not such a key, or the passphrase is missing, wrong, or for a key that needs none.
     """
     blocks = list(_KEY_BLOCK.finditer(content))
     if not blocks:
@@ -69,22 +76,41 @@ def read_key(content: bytes) -> PrivateKey:
     if len(blocks) > 1:
         raise CertificateError(f"holds {len(blocks)} private keys; one is expected")
     label, block = blocks[0][1], blocks[0][0]
-    if label == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in block:
+    encrypted = label == b"ENCRYPTED PRIVATE KEY" or b"Proc-Type: 4,ENCRYPTED" in block
+    if encrypted and passphrase is None:
         raise CertificateError(
-            "the key is encrypted, and the daemon has nobody to ask for the passphrase; "
-            "decrypt it with: openssl pkey -in FILE -out NEW, and protect NEW with chmod 600"
+            "the key is encrypted; set key_passphrase_file or key_passphrase_command beside key_file, or decrypt it "
+            "with: openssl pkey -in FILE -out NEW, and protect NEW with chmod 600"
         )
     try:
-        key = load_pem_private_key(block, None)
+        key = load_pem_private_key(block, passphrase if encrypted else None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # OpenSSL says of a wrong passphrase what it says of a damaged file.
         raise CertificateError(
-            f"holds a {label.decode('ascii')} that cannot be parsed as PKCS#8, PKCS#1 or SEC 1: {error}"
+            "the key cannot be decrypted: the passphrase is wrong, or the file is damaged"
+            if encrypted
+            else f"holds a {label.decode('ascii')} that cannot be parsed as PKCS#8, PKCS#1 or SEC 1: {error}"
         ) from error
     if not isinstance(key, PrivateKey):
         raise CertificateError(f"holds {type(key).__name__.lstrip('_')}; EC, RSA and Ed25519 keys can be served")
     for problem in weakness(key.public_key()):
         raise CertificateError(problem)
     return key
+
+
+def read_crls(content: bytes) -> tuple[x509.CertificateRevocationList, ...]:
+    """Every revocation list in it; at least one.
+
+    Raises:
+        CertificateError: There is none, or one cannot be parsed.
+    """
+    blocks = _CRL_BLOCK.findall(content)
+    if not blocks or len(blocks) != content.count(b"-----BEGIN X509 CRL-----"):
+        raise CertificateError(_not_pem(content, "revocation list", "openssl crl -inform DER -in FILE"))
+    try:
+        return tuple(x509.load_pem_x509_crl(block) for block in blocks)
+    except ValueError as error:
+        raise CertificateError(f"holds a revocation list that cannot be parsed: {error}") from error
 
 
 def weakness(key: PublicKey) -> Iterator[str]:

@@ -4,19 +4,17 @@ Invariant: a connection sees one generation from its first byte to its last. :me
 whole new generation beside the old one and then makes a single assignment; connections that are open keep what they
 have, the next one gets the new.
 
-Twisted's own ``contextForServerName`` is not used: it selects the context but leaves the verify mode of the first one
-in force, reloads by itself, and looks at no expiry date.
+The name is known before the connection object is made (:mod:`mcptunnel.core.clienthello`), so each connection begins
+with the right context. Choosing later, in OpenSSL's callback, would leave versions, the verify mode and the keys of
+tickets of the first context in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from attrs import define, field, frozen
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from zope.interface import implementer
 
 from mcptunnel.config.schema import TlsConfig
 from mcptunnel.core.certificates import Facts, covers, wildcard_of
@@ -30,19 +28,24 @@ __all__ = ["CertificateStore", "Generation"]
 
 @frozen(kw_only=True, eq=False)
 class Generation:
-    """One immutable set of contexts.
+    """One set of contexts.
 
     Attributes:
         number: 1 for the first, one more at each swap.
-        default: Context for clients that name no host, or one we have no certificate for.
-        by_name: Contexts by exact name or ``*.parent``; of two certificates for a name the first one counts.
+        policy: What holds for all of them.
         materials: What they were built from, the default one first.
+        contexts: One for each material.
+        by_name: Position of the material for an exact name or ``*.parent``; of two for a name the first one counts.
+        resumable: Contexts whose sessions may be resumed, by the one exact name that each is for; made when first
+            asked for, since a certificate may have a hundred names.
     """
 
     number: int
-    default: SSL.Context
-    by_name: Mapping[str, SSL.Context]
+    policy: Policy
     materials: tuple[Material, ...]
+    contexts: tuple[SSL.Context, ...]
+    by_name: Mapping[str, int]
+    resumable: dict[str, SSL.Context] = field(init=False, factory=dict)
 
     @classmethod
     def of(cls, number: int, materials: Sequence[Material], policy: Policy) -> Generation:
@@ -53,79 +56,81 @@ class Generation:
         """
         contexts: list[SSL.Context] = []
         problems: list[str] = []
-        by_name: dict[str, SSL.Context] = {}
-        for material in materials:
+        by_name: dict[str, int] = {}
+        for position, material in enumerate(materials):
             try:
                 context = build(material, policy)
+                rehearse(context, material, policy)
             except CertificateError as error:
                 problems.append(str(error))
                 continue
             contexts.append(context)
             for name in material.leaf.names:
-                by_name.setdefault(name, context)
+                by_name.setdefault(name, position)
         if problems:
             raise CertificateError("\n".join(problems))
-        generation = cls(number=number, default=contexts[0], by_name=by_name, materials=tuple(materials))
-        if len(contexts) > 1:
-            contexts[0].set_tlsext_servername_callback(generation.choose)
-        # Only now: a context that has shaken hands once cannot be changed any more.
-        for context, material in zip(contexts, materials, strict=True):
-            try:
-                rehearse(context, material, policy)
-            except CertificateError as error:
-                problems.append(str(error))
-        if problems:
-            raise CertificateError("\n".join(problems))
-        return generation
+        return cls(number=number, policy=policy, materials=tuple(materials), contexts=tuple(contexts), by_name=by_name)
 
-    def choose(self, connection: SSL.Connection) -> None:
-        """OpenSSL calls this when the client has named a host."""
-        context = self.context_for(connection.get_servername())
-        if context is not self.default:
-            connection.set_context(context)
-            # set_context brings certificate, key and ALPN along, but not the verify mode.
-            connection.set_verify(context.get_verify_mode(), None)
+    def context_for(self, name: str | None) -> SSL.Context | None:
+        """The context for the name that a client asks for: exact, then wildcard for one label, then the default.
 
-    def context_for(self, server_name: bytes | None) -> SSL.Context:
-        """The context for the name in the handshake: exact, then wildcard for one label, then the default.
+        Args:
+            name: Lower case, without a final dot (RFC 6066 §3); None when the client asks for none.
 
-        RFC 6066 §3: the name is ASCII, without a trailing dot; case does not count.
+        Returns:
+            None when the client is to be refused.
         """
-        if not server_name:
-            return self.default
-        name = server_name.decode("ascii", "replace").lower().removesuffix(".")
-        found = self.by_name.get(name)
-        if found is None and (wildcard := wildcard_of(name)) is not None:
-            found = self.by_name.get(wildcard)
-        return self.default if found is None else found
+        if name is None:
+            return self.contexts[0]
+        position = self.by_name.get(name)
+        if position is not None:
+            return self._resumable(name, position) if self.policy.resumption else self.contexts[position]
+        wildcard = wildcard_of(name)
+        position = self.by_name.get(wildcard) if wildcard is not None else None
+        if position is None and self.policy.refuse_unknown:
+            return None
+        return self.contexts[position or 0]
+
+    def _resumable(self, name: str, position: int) -> SSL.Context:
+        context = self.resumable.get(name)
+        if context is None:
+            context = self.resumable[name] = build(self.materials[position], self.policy, name)
+        return context
 
 
-@implementer(IOpenSSLServerConnectionCreator)
 @define(eq=False, kw_only=True)
 class CertificateStore:
-    """The certificates in service.
+    """The certificates in service."""
 
-    Attributes:
-        policy: Holds for every certificate and every generation.
-        warnings: What the operator should hear about policy and files.
-    """
-
-    policy: Policy
     _current: Generation = field(alias="current")
 
     @classmethod
-    def from_config(cls, tls: TlsConfig, now: float) -> CertificateStore:
+    def from_config(cls, tls: TlsConfig, now: float, *, strict: bool = False) -> CertificateStore:
         """Load everything that ``server.tls`` names.
 
         Args:
             tls: A mode that speaks TLS, with at least one pair.
             now: Seconds since the epoch.
+            strict: Refuse keys that other users can read, instead of warning.
 
         Raises:
             ConfigError: The policy is refused.
             CertificateError: A file is refused; one line for each reason, of all files.
         """
-        return cls.of(load_all(tls.pairs, now), Policy.from_config(tls))
+        problems: list[str] = []
+        materials: tuple[Material, ...] = ()
+        policy = None
+        try:
+            materials = load_all(tls.pairs, now, strict=strict)
+        except CertificateError as error:
+            problems.append(str(error))
+        try:
+            policy = Policy.from_config(tls, now)
+        except CertificateError as error:
+            problems.append(str(error))
+        if problems or policy is None:
+            raise CertificateError("\n".join(problems))
+        return cls.of(materials, policy)
 
     @classmethod
     def of(cls, materials: Sequence[Material], policy: Policy) -> CertificateStore:
@@ -136,7 +141,12 @@ class CertificateStore:
         """
         if not materials:
             raise CertificateError("no certificate is configured; set server.tls.cert_file and server.tls.key_file")
-        return cls(policy=policy, current=Generation.of(1, materials, policy))
+        return cls(current=Generation.of(1, materials, policy))
+
+    @property
+    def policy(self) -> Policy:
+        """What holds for every certificate in service."""
+        return self._current.policy
 
     @property
     def generation(self) -> int:
@@ -148,25 +158,37 @@ class CertificateStore:
         """What the operator should hear about the policy and the files in service."""
         return (*self.policy.warnings, *(line for material in self._current.materials for line in material.warnings))
 
+    @property
+    def leaves(self) -> tuple[Facts, ...]:
+        """The server's own certificates in service now, the default one first."""
+        return tuple(material.leaf for material in self._current.materials)
+
     def facts(self) -> tuple[Facts, ...]:
         """Every certificate in service now: from memory, not from disk, which may hold something else by now."""
         return tuple(fact for material in self._current.materials for fact in material.facts)
 
     def covers(self, host: str) -> bool:
         """Whether a client that calls us ``host`` accepts one of the certificates in service for it."""
-        return any(covers(material.leaf, host) for material in self._current.materials)
+        return any(covers(leaf, host) for leaf in self.leaves)
 
-    def swap(self, materials: Sequence[Material]) -> None:
+    def context_for(self, name: str | None) -> SSL.Context | None:
+        """See :meth:`Generation.context_for`."""
+        return self._current.context_for(name)
+
+    def swap(self, materials: Sequence[Material], policy: Policy | None = None) -> None:
         """Put other certificates in service for every connection from now on.
+
+        Args:
+            materials: The default one first.
+            policy: With other trust anchors and revocation lists; None for the one that holds now.
 
         Raises:
             CertificateError: One cannot be served, or there is none. What was in service stays.
         """
         if not materials:
             raise CertificateError("there is no certificate to put in service")
-        self._current = Generation.of(self._current.number + 1, materials, self.policy)
+        self._current = Generation.of(self._current.number + 1, materials, policy or self.policy)
 
-    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._current.default, None)
-        connection.set_accept_state()
-        return connection
+    def renew_keys(self) -> None:
+        """Make the keys of tickets anew: who learns them opens no session from now on. The generation stays."""
+        self._current.resumable.clear()

@@ -18,6 +18,7 @@ from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, NOW, mint
 from mcptunnel.testing import know_both_eras, make_exchange, request, response
+from mcptunnel.tls.tally import HandshakeKey
 
 
 class RootCase(SynchronousTestCase):
@@ -93,15 +94,32 @@ class DetailsTests(RootCase):
     def test_details_of_connections_and_handshakes(self) -> None:
         """Counted by what became of them, by version and by group."""
         daemon = self.build(self.secure("a.test"))
-        daemon.front.counts.update(serve_tls=3, handshake_failed=1)
-        daemon.front.handshakes.update({("TLSv1.3", "X25519MLKEM768"): 2, ("TLSv1.2", "x25519"): 1})
+        daemon.front.tally.counts.update(serve_tls=3, handshake_failed=1)
+        daemon.front.tally.handshakes.update(
+            {
+                HandshakeKey("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", False): 2,
+                HandshakeKey("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", "x25519", True): 1,
+            }
+        )
         details = json.loads(json.dumps(daemon.details()))
         self.assertEqual(details["outcomes"], {"handshake_failed": 1, "serve_tls": 3})
         self.assertEqual(
             details["handshakes"],
             [
-                {"version": "TLSv1.2", "group": "x25519", "count": 1},
-                {"version": "TLSv1.3", "group": "X25519MLKEM768", "count": 2},
+                {
+                    "version": "TLSv1.2",
+                    "cipher": "ECDHE-RSA-AES128-GCM-SHA256",
+                    "group": "x25519",
+                    "resumed": True,
+                    "count": 1,
+                },
+                {
+                    "version": "TLSv1.3",
+                    "cipher": "TLS_AES_128_GCM_SHA256",
+                    "group": "X25519MLKEM768",
+                    "resumed": False,
+                    "count": 2,
+                },
             ],
         )
 
@@ -148,7 +166,7 @@ class LevelTests(RootCase):
         """It costs a line each."""
         for level in ("debug", "info", "warn", "error"):
             config = load_text(f"logging: {{level: {level}}}")
-            self.assertEqual(self.build(config).front.debug, level == "debug")
+            self.assertEqual(self.build(config).front.tally.debug, level == "debug")
         self.assertEqual(LoggingConfig().level, "info")
 
     def test_access_records_go_to_the_namespace_that_no_level_hides(self) -> None:

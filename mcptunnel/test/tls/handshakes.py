@@ -8,8 +8,10 @@ from typing import Any
 
 from OpenSSL import SSL
 
+from mcptunnel.core.clienthello import Hello, read
 from mcptunnel.test.tls.certs import Issued
 from mcptunnel.tls.context import cause
+from mcptunnel.tls.store import CertificateStore
 
 
 def client(
@@ -42,6 +44,17 @@ def client(
     if name is not None:
         connection.set_tlsext_host_name(name)
     connection.set_connect_state()
+    return connection
+
+
+def server_for(store: CertificateStore, name: bytes | None = None) -> SSL.Connection:
+    """What the front makes for a client that asks for ``name``."""
+    hello = read(step(client(name=name)))
+    assert isinstance(hello, Hello)
+    context = store.context_for(hello.name)
+    assert context is not None
+    connection = SSL.Connection(context, None)
+    connection.set_accept_state()
     return connection
 
 

@@ -26,11 +26,14 @@ from zope.interface import implementer
 from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.preface import Action, Mode
-from mcptunnel.test.tls.certs import Authority, mint
-from mcptunnel.test.tls.handshakes import client, outgoing, shake
+from mcptunnel.core.principal import Principal
+from mcptunnel.test.tls.certs import LONG, Authority, mint
+from mcptunnel.test.tls.handshakes import client, outgoing, shake, step
+from mcptunnel.tls.context import cause
 from mcptunnel.tls.front import Front, FrontFactory
 from mcptunnel.tls.policy import Policy
 from mcptunnel.tls.store import CertificateStore
+from mcptunnel.tls.tally import HandshakeKey, Tally
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 40_000)
 STRANGER = IPv4Address("TCP", "203.0.113.9", 40_000)
@@ -62,6 +65,7 @@ class Served(Protocol):
         self.name = name
         self.received = b""
         self.lost: Failure | None = None
+        self.certified: Principal | None = None
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -159,7 +163,7 @@ class FrontTests(SynchronousTestCase):
             site=self.site,
             refusals=self.refusals,
             store=store,
-            debug=True,
+            tally=Tally(debug=True),
         )
 
     def connect(self, factory: FrontFactory, peer: IAddress = STRANGER) -> tuple[Front, Wire]:
@@ -191,7 +195,7 @@ class FrontTests(SynchronousTestCase):
 class TableTests(FrontTests):
     """The table of the TLS modes."""
 
-    HELLO = b"\x16\x03\x01\x02\x00\x01"
+    HELLO = step(client())
 
     def test_every_cell(self) -> None:
         """Mode, peer, and the first bytes."""
@@ -237,7 +241,7 @@ class TableTests(FrontTests):
             self.assertEqual(self.outcome(factory, PROXY, REQUEST), "site")
             self.assertEqual(self.outcome(factory, STRANGER, REQUEST), "REFUSE_INSECURE")
             self.assertEqual(self.outcome(factory, STRANGER, self.HELLO), "tls")
-        self.assertEqual(factory.counts, {"serve_plain": 3, "refuse_insecure": 3, "serve_tls": 3})
+        self.assertEqual(factory.tally.counts, {"serve_plain": 3, "refuse_insecure": 3, "serve_tls": 3})
 
     def test_mapped_addresses_are_the_addresses_they_mean(self) -> None:
         """A dual-stack socket shows a proxy's IPv4 address in IPv6 spelling."""
@@ -309,7 +313,7 @@ class ProxyProtocolTests(FrontTests):
         factory = self.front("auto", proxy_protocol="optional")
         for header in (v1("10.0.0.9"), v2("10.0.0.9"), LOCAL):
             self.assertEqual(self.outcome(factory, STRANGER, header + REQUEST), "reset")
-        self.assertEqual(factory.counts["proxy_untrusted"], 3)
+        self.assertEqual(factory.tally.counts["proxy_untrusted"], 3)
         self.assertEqual(self.warnings(), ["proxy_untrusted"])
 
     def test_a_stranger_without_one_is_served_as_ever(self) -> None:
@@ -317,7 +321,7 @@ class ProxyProtocolTests(FrontTests):
         factory = self.front(proxy_protocol="required")
         self.assertEqual(self.outcome(factory, STRANGER, REQUEST), "site")
         self.assertEqual(self.outcome(factory, PROXY, REQUEST), "reset")
-        self.assertEqual(factory.counts["proxy_missing"], 1)
+        self.assertEqual(factory.tally.counts["proxy_missing"], 1)
         self.assertEqual(self.outcome(factory, PROXY, v1("198.51.100.7") + REQUEST), "site")
 
     def test_optional_takes_a_trusted_peer_without_one(self) -> None:
@@ -334,11 +338,11 @@ class ProxyProtocolTests(FrontTests):
         """Who, what and why; otherwise it is counted only."""
         factory = self.front("behind_proxy")
         self.outcome(factory, STRANGER, REQUEST)
-        factory.debug = False
+        factory.tally.debug = False
         self.outcome(factory, PROXY, REQUEST)
-        (event,) = [event for event in self.events if event.get("log_namespace", "").startswith("mcptunnel.tls.front")]
+        (event,) = [event for event in self.events if event.get("log_namespace", "").startswith("mcptunnel.tls.tally")]
         self.assertEqual((event["peer"], event["what"]), ("203.0.113.9", "refuse_not_proxy"))
-        self.assertEqual(factory.counts, {"refuse_not_proxy": 1, "serve_plain": 1})
+        self.assertEqual(factory.tally.counts, {"refuse_not_proxy": 1, "serve_plain": 1})
 
     def test_a_second_header_is_reset(self) -> None:
         """In the same segment or later, of the same version or the other."""
@@ -350,7 +354,7 @@ class ProxyProtocolTests(FrontTests):
             (LOCAL, LOCAL),
         ):
             self.assertEqual(self.outcome(factory, PROXY, *segments), "reset", segments)
-        self.assertEqual(factory.counts["proxy_twice"], 4)
+        self.assertEqual(factory.tally.counts["proxy_twice"], 4)
 
     def test_a_malformed_one_is_reset(self) -> None:
         """As soon as that is clear."""
@@ -380,7 +384,7 @@ class DeadlineTests(FrontTests):
         self.assertFalse(wire.aborted)
         self.clock.advance(0.1)
         self.assertTrue(wire.aborted)
-        self.assertEqual(factory.counts, {"preface_timeout": 1})
+        self.assertEqual(factory.tally.counts, {"preface_timeout": 1})
 
     def test_a_decided_connection_is_left_alone(self) -> None:
         """From then on the deadlines are the channel's."""
@@ -401,7 +405,7 @@ class DeadlineTests(FrontTests):
         self.clock.advance(0.1)
         self.assertTrue(wire.aborted)
         front.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(factory.counts, {"serve_tls": 1, "handshake_timeout": 1})
+        self.assertEqual(factory.tally.counts, {"serve_tls": 1, "handshake_timeout": 1})
         self.assertEqual(self.site.built, [])
 
     def test_a_connection_that_leaves_silently_is_forgotten(self) -> None:
@@ -410,7 +414,7 @@ class DeadlineTests(FrontTests):
         front, _ = self.connect(factory)
         front.connectionLost(Failure(ConnectionDone()))
         self.clock.advance(10)
-        self.assertEqual(factory.counts, {"silent": 1})
+        self.assertEqual(factory.tally.counts, {"silent": 1})
         self.assertEqual(factory.admission.open, 0)
 
     def test_after_a_reset_nothing_is_read_any_more(self) -> None:
@@ -452,7 +456,7 @@ class CapTests(FrontTests):
         for _ in range(3):
             self.assertIsNotNone(self.open(factory, PROXY))
         self.assertEqual(factory.admission.open, 5)
-        self.assertEqual(factory.counts, {"client_connections": 1})
+        self.assertEqual(factory.tally.counts, {"client_connections": 1})
 
     def test_clients_behind_a_load_balancer_are_counted_one_by_one(self) -> None:
         """By the address that its PROXY header names; leaving gives the share back."""
@@ -522,7 +526,9 @@ class TlsTests(FrontTests):
         served.transport.write(b"hello")
         mine.bio_write(wire.value())
         self.assertEqual(mine.recv(100), b"hello")
-        self.assertEqual(factory.handshakes, {("TLSv1.3", "X25519MLKEM768"): 1})
+        self.assertEqual(
+            factory.tally.handshakes, {HandshakeKey("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519MLKEM768", False): 1}
+        )
         front.connectionLost(Failure(ConnectionDone()))
         self.assertIsNotNone(served.lost)
         self.clock.advance(100)
@@ -550,7 +556,7 @@ class TlsTests(FrontTests):
         self.assertEqual(self.site.built[0].peer.host, "198.51.100.7")
 
     def test_a_failed_handshake_is_counted_with_its_cause(self) -> None:
-        """Logged where one debugs; the peer gets the alert, and no channel was built."""
+        """The first one is logged with what to do; the peer gets the alert, and no channel was built."""
         store = self.store(client_auth="required", client_cas=(Authority.root().issued.certificate,))
         factory = self.front("application", store=store)
         front, wire = self.connect(factory)
@@ -563,10 +569,48 @@ class TlsTests(FrontTests):
 
         self.assertRaises(SSL.Error, shake, client(), theirs)
         front.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(factory.counts["handshake_failed"], 1)
+        self.assertEqual(factory.tally.counts["handshake_failed"], 1)
         self.assertEqual(self.site.built, [])
-        (event,) = [event for event in self.events if event.get("what") == "handshake_failed"]
-        self.assertEqual((event["why"], event["log_level"]), ("peer did not return a certificate", LogLevel.debug))
+        self.assertEqual(factory.tally.failures, {"client_certificate_missing": 1})
+        (event,) = [event for event in self.events if event.get("label") == "client_certificate_missing"]
+        self.assertEqual(event["log_level"], LogLevel.warn)
+        self.assertIn("server.tls.client_auth is required", event["hint"])
+
+    def test_a_name_without_a_certificate_may_be_refused(self) -> None:
+        """By an alert that clients understand (RFC 6066 §3), and none of TLS is begun."""
+        factory = self.front("application", store=self.store(refuse_unknown=True))
+        mine = client(name=b"unknown.test")
+        with self.assertRaises(SSL.Error) as refused:
+            self.shake(factory, mine)
+        self.assertIn("unrecognized name", cause(refused.exception))
+        self.assertEqual(factory.tally.failures, {"unknown_name": 1})
+        self.assertEqual(self.site.built, [])
+        self.clock.advance(100)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_first_message_in_many_pieces_is_waited_for(self) -> None:
+        """As the larger ones of today arrive; what cannot be read is OpenSSL's to refuse."""
+        factory = self.front("application")
+        front, wire = self.connect(factory)
+        hello = step(client(name=b"a.test"))
+        for byte in hello[:-1]:
+            front.dataReceived(bytes([byte]))
+        self.assertEqual((wire.value(), front.wrappedProtocol), (b"", None))
+        front.dataReceived(hello[-1:])
+        self.assertTrue(wire.value().startswith(b"\x16\x03\x03"))
+        broken, wire = self.connect(factory)
+        broken.dataReceived(hello[:5] + b"\x63" + hello[6:])
+        self.assertTrue(wire.value().startswith(b"\x15\x03"))
+
+    def test_a_client_certificate_is_told_of(self) -> None:
+        """To whoever serves the connection, before the first request; without one, nobody is named."""
+        authority = Authority.root()
+        store = self.store(client_auth="optional", client_cas=(authority.issued.certificate,))
+        factory = self.front("application", store=store)
+        factory.recognize = lambda certificate: Principal(name=certificate.subject.rfc4514_string())
+        self.shake(factory, client(identity=authority.issue("me", client=True, **LONG)))
+        self.shake(factory, client())
+        self.assertEqual([served.certified for served in self.site.built], [Principal(name="CN=me"), None])
 
     def test_a_client_that_leaves_in_the_middle_is_a_failed_handshake(self) -> None:
         """Such as one that does not like our certificate and says nothing."""
@@ -574,9 +618,9 @@ class TlsTests(FrontTests):
         front, _ = self.connect(factory)
         front.dataReceived(b"\x16\x03\x01")
         front.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(factory.counts["handshake_failed"], 1)
+        self.assertEqual(factory.tally.counts["handshake_failed"], 1)
         self.clock.advance(100)
-        self.assertEqual(factory.counts["handshake_timeout"], 0)
+        self.assertEqual(factory.tally.counts["handshake_timeout"], 0)
 
 
 class TransportTests(FrontTests):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface.verify import verifyObject
 
 from mcptunnel.config.schema import TlsConfig
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.core.suites import Suites
 from mcptunnel.test.tls.certs import DAY, LONG, NOW, Authority, mint
-from mcptunnel.test.tls.handshakes import client, refusal, shake_with
+from mcptunnel.test.tls.handshakes import client, refusal, server_for, shake_with
+from mcptunnel.tls.context import resumed
 from mcptunnel.tls.material import Material
 from mcptunnel.tls.policy import Policy
 from mcptunnel.tls.store import CertificateStore
@@ -35,7 +35,7 @@ class StoreTests(SynchronousTestCase):
     def shown(self, store: CertificateStore, name: bytes | None = None, version: int | None = None) -> str:
         """The subject that a client which asks for ``name`` sees."""
         mine = client(name=name, version=version)
-        shake_with(mine, store.serverConnectionForTLS(None))
+        shake_with(mine, server_for(store, name))
         certificate = mine.get_peer_certificate(as_cryptography=True)
         assert certificate is not None
         return certificate.subject.rfc4514_string().removeprefix("CN=")
@@ -78,6 +78,14 @@ class ServerNameTests(StoreTests):
         )
         self.assertEqual(self.shown(store, b"a.test"), "one")
 
+    def test_an_unknown_name_may_be_refused(self) -> None:
+        """A client that names nothing is none that names something unknown."""
+        store = self.store(self.material("default.test"), self.material("*.a.test"), policy=Policy(refuse_unknown=True))
+        for name in ("unknown.test", "a.test", "x.y.a.test", ""):
+            self.assertIsNone(store.context_for(name), name)
+        for known in (None, "default.test", "x.a.test"):
+            self.assertIsNotNone(store.context_for(known), known)
+
     def test_naming_another_host_does_not_avoid_the_client_certificate(self) -> None:
         """``set_context`` alone would leave the verify mode of the default behind, or lose it."""
         authority = Authority.root()
@@ -85,15 +93,69 @@ class ServerNameTests(StoreTests):
         store = self.store(self.material("default.test"), self.material("other.test"), policy=policy)
         identity = authority.issue("me", client=True, **LONG)
         for name in (b"default.test", b"other.test", b"unknown.test"):
-            self.assertIsNotNone(refusal(client(name=name), store.serverConnectionForTLS(None)))
-            self.assertIsNone(refusal(client(name=name, identity=identity), store.serverConnectionForTLS(None)))
+            self.assertIsNotNone(refusal(client(name=name), server_for(store, name)))
+            self.assertIsNone(refusal(client(name=name, identity=identity), server_for(store, name)))
 
     def test_the_minimum_version_holds_for_every_name(self) -> None:
         """OpenSSL would not carry it over; one policy for all makes it hold."""
         store = self.store(self.material("default.test"), self.material("other.test"), policy=Policy(min_version="1.3"))
         for name in (b"default.test", b"other.test"):
             mine = client(name=name, version=SSL.TLS1_2_VERSION)
-            self.assertEqual(refusal(mine, store.serverConnectionForTLS(None)), "unsupported protocol")
+            self.assertEqual(refusal(mine, server_for(store, name)), "unsupported protocol")
+
+
+class ResumptionTests(StoreTests):
+    """A session is worth something under its own name only, if at all."""
+
+    def resumed(
+        self,
+        store: CertificateStore,
+        first: bytes | None,
+        second: bytes | None,
+        version: int | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Whether a session that was made for ``first`` is resumed by a client that asks for ``second``."""
+        mine = client(name=first, version=version)
+        shake_with(mine, server_for(store, first))
+        session = mine.get_session()
+        assert session is not None
+        between()
+        again = SSL.Connection(mine.get_context(), None)
+        if second is not None:
+            again.set_tlsext_host_name(second)
+        again.set_connect_state()
+        again.set_session(session)
+        return resumed(shake_with(again, server_for(store, second)))
+
+    def test_off_unless_asked_for(self) -> None:
+        """In both versions."""
+        store = self.store(self.material("a.test"))
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            self.assertFalse(self.resumed(store, b"a.test", b"a.test", version))
+
+    def test_under_the_same_name_only(self) -> None:
+        """Not under another name of another certificate, nor of the same one, nor of a wildcard, nor under none."""
+        store = self.store(
+            self.material("a.test", "also-a.test"),
+            self.material("b.test"),
+            self.material("*.c.test"),
+            policy=Policy(resumption=True),
+        )
+        names = (b"a.test", b"also-a.test", b"b.test", b"x.c.test", b"y.c.test", b"unknown.test", None)
+        exact = {b"a.test", b"also-a.test", b"b.test"}
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            for first in names:
+                for second in names:
+                    expected = first == second and first in exact
+                    self.assertEqual(self.resumed(store, first, second, version), expected, (first, second, version))
+
+    def test_new_keys_end_old_sessions(self) -> None:
+        """As does another certificate."""
+        store = self.store(self.material("a.test"), policy=Policy(resumption=True))
+        others = [self.material("a.test")]
+        for end, expected in ((lambda: None, True), (store.renew_keys, False), (lambda: store.swap(others), False)):
+            self.assertEqual(self.resumed(store, b"a.test", b"a.test", between=end), expected)
 
 
 class SwapTests(StoreTests):
@@ -111,7 +173,7 @@ class SwapTests(StoreTests):
     def test_an_open_connection_goes_on_with_the_old_one(self) -> None:
         """Also one whose handshake has only begun."""
         store = self.store(self.material("old.test"))
-        server = store.serverConnectionForTLS(None)
+        server = server_for(store)
         store.swap([self.material("new.test")])
         mine = client()
         shake_with(mine, server)
@@ -148,7 +210,6 @@ class ConfigTests(StoreTests):
             [("CN=first.test", "leaf"), ("CN=Between", "intermediate"), ("CN=second.test", "leaf")],
         )
         self.assertEqual(store.warnings, ())
-        self.assertTrue(verifyObject(IOpenSSLServerConnectionCreator, store))
 
     def test_covering_a_host_is_a_matter_of_any_certificate(self) -> None:
         """Also by wildcard."""
