@@ -172,7 +172,7 @@ JWT: Final = Section(
 
 _MATCH: Final[Section[dict[str, str]]] = Section(
     build=dict,
-    fields={"san": text(syntax.free_text, "a name"), "subject": text(syntax.free_text, "a subject")},
+    fields={"san": text(syntax.free_text, "a name"), "subject": text(syntax.subject, "a subject")},
 )
 
 

@@ -11,6 +11,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from cryptography import x509
+
 from mcptunnel.config.units import FormatError
 from mcptunnel.core import profiles
 from mcptunnel.core.addresses import Trust
@@ -40,6 +42,7 @@ __all__ = [
     "secret",
     "server_name",
     "sha256",
+    "subject",
     "token_name",
     "tool_name",
     "upstream_url",
@@ -313,6 +316,15 @@ def group(value: str) -> str:
     if known is None:
         raise FormatError(f"is not a key exchange group that may be used; known are {', '.join(KNOWN_GROUPS)}")
     return known
+
+
+def subject(value: str) -> str:
+    """A distinguished name or a part of one, RFC 4514."""
+    try:
+        x509.Name.from_rfc4514_string(value)
+    except ValueError:
+        raise FormatError("is no distinguished name; write it as CN=name,O=organization") from None
+    return value
 
 
 def command(value: str) -> str:

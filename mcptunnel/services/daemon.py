@@ -8,19 +8,20 @@ from typing import Any, Final
 
 from attrs import astuple, define, field
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import AlreadyCalled
 from twisted.logger import Logger
 
 from mcptunnel import __version__
 from mcptunnel.config.schema import Config
-from mcptunnel.core.errors import CertificateError, ListenError
+from mcptunnel.core.errors import ListenError
 from mcptunnel.core.relay import Relay
 from mcptunnel.services.certwatch import CertificateWatch
+from mcptunnel.services.filewatch import Outcome
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.rotation import Rotation
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
-from mcptunnel.tls.material import load_all
 from mcptunnel.tls.store import CertificateStore
 from mcptunnel.web.site import Site
 from mcptunnel.ws.protocol import McpSocketFactory
@@ -45,6 +46,7 @@ class Daemon(MultiService):
         listener: The bound endpoint.
         front: What becomes of each connection.
         store: Certificates in service; None in the modes without TLS.
+        rotation: Keeps them the same as their files; None in the modes without TLS.
         watch: Their expiry; None in the modes without TLS.
         clock: The reactor.
     """
@@ -57,6 +59,7 @@ class Daemon(MultiService):
     listener: Listener
     front: FrontFactory
     store: CertificateStore | None
+    rotation: Rotation | None
     watch: CertificateWatch | None
     clock: Any
     access: Callable[[], None]
@@ -75,25 +78,19 @@ class Daemon(MultiService):
             print(f"mcptunnel: {e}", file=sys.stderr)
             raise SystemExit(1) from None
 
-    def reload(self) -> None:
-        """Put the certificates that are on disk now in service for new connections; a bad pair changes nothing."""
-        if self.store is None:
+    def reload(self) -> Deferred[Outcome]:
+        """Read the files of certificates again now; what is bad changes nothing, and is logged.
+
+        Returns:
+            What came of it. Other changes of the configuration need a restart.
+        """
+        if self.rotation is None:
             self._log.info(
                 "mode {mode} has no certificates to read again; other changes of the configuration need a restart",
                 mode=self.config.server.tls.mode,
             )
-            return
-        try:
-            self.store.swap(load_all(self.config.server.tls.pairs, self.clock.seconds()))
-        except CertificateError as e:
-            self._log.error("the certificates in service stay, those on disk are refused: {reason}", reason=str(e))
-            return
-        self._log.info(
-            "certificates were read again, generation {generation}; other changes of the configuration need a restart",
-            generation=self.store.generation,
-        )
-        if self.watch is not None:
-            self.watch.look()
+            return succeed(Outcome(taken=True, said=False))
+        return self.rotation.reload()
 
     def stopService(self) -> Deferred[Any]:
         # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.
@@ -186,6 +183,8 @@ class Daemon(MultiService):
                 for name in self.upstreams.servers
             },
             "generation": None if self.store is None else self.store.generation,
+            # Why what is on disk is not what is in service.
+            "refused": None if self.rotation is None else self.rotation.trouble,
             "certificates": [
                 {
                     "subject": finding.facts.subject,

@@ -10,6 +10,7 @@ from twisted.web.resource import IResource
 
 from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
+from mcptunnel.config.syntax import is_loopback
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
@@ -23,7 +24,9 @@ from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.recognizing import recognizer_from
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
+from mcptunnel.services.rotation import rotation_from
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -94,7 +97,8 @@ def build(config: Config, reactor: Any) -> Daemon:
             details,
         ),
     )
-    store = CertificateStore.from_config(tls, reactor.seconds()) if tls.mode in ("application", "auto") else None
+    secure, strict = tls.mode in ("application", "auto"), _strict(config)
+    store = CertificateStore.from_config(tls, reactor.seconds(), strict=strict) if secure else None
     front = FrontFactory(
         mode=tls.mode,
         proxy_protocol=server.proxy_protocol,
@@ -104,6 +108,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         site=site,
         refusals=_refusals(config, site, hosts),
         store=store,
+        recognize=recognizer_from(config),
         tally=Tally(debug=config.logging.level == "debug"),
     )
     for warning in () if store is None else (*store.warnings, *_uncovered(config, store)):
@@ -113,14 +118,16 @@ def build(config: Config, reactor: Any) -> Daemon:
     listener = Listener(
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
-    watch = None
+    watch = rotation = None
     if store is not None:
+        rotation = rotation_from(config, store, reactor, lambda: listener.address, strict=strict)
         watch = CertificateWatch(
             facts=store.facts,
             thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical),
             interval=tls.expiry_check_interval,
             clock=reactor,
         )
+        rotation.taken.append(lambda _: watch.look())
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -130,13 +137,15 @@ def build(config: Config, reactor: Any) -> Daemon:
         listener=listener,
         front=front,
         store=store,
+        rotation=rotation,
         watch=watch,
         clock=reactor,
         access=flush,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    if watch is not None:
-        watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    for service in (watch, rotation):
+        if service is not None:
+            service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
 
@@ -151,6 +160,12 @@ def _anonymous(config: Config) -> bool:
     The configuration has been refused already where a listener off loopback would show servers to the world.
     """
     return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
+
+
+def _strict(config: Config) -> bool:
+    """Whether a private key that others can read is refused: but on loopback, unless the operator said otherwise."""
+    wish = config.server.tls.key_permissions
+    return not is_loopback(config.server.host) if wish is None else wish == "strict"
 
 
 def _uncovered(config: Config, store: CertificateStore) -> list[str]:

@@ -65,7 +65,10 @@ def build(material: Material, policy: Policy, resumable: str | None = None) -> S
         context.check_privatekey()
     except SSL.Error as error:
         raise CertificateError(f"{material.file}: OpenSSL refuses it: {cause(error)}") from error
-    set_groups(context, policy.groups)
+    if not set_groups(context, policy.groups):
+        raise CertificateError(
+            f"this OpenSSL knows none of the groups {', '.join(policy.groups)}; set server.tls.groups"
+        )
     context.set_alpn_select_callback(_select(policy.alpn))
     _ask_for_client_certificate(context, policy)
     return context

@@ -175,18 +175,24 @@ class CertificateStore:
         """See :meth:`Generation.context_for`."""
         return self._current.context_for(name)
 
-    def swap(self, materials: Sequence[Material], policy: Policy | None = None) -> None:
+    def swap(self, materials: Sequence[Material], policy: Policy | None = None, host: str | None = None) -> None:
         """Put other certificates in service for every connection from now on.
 
         Args:
             materials: The default one first.
             policy: With other trust anchors and revocation lists; None for the one that holds now.
+            host: What clients call us; when it is covered now, it has to stay so.
 
         Raises:
-            CertificateError: One cannot be served, or there is none. What was in service stays.
+            CertificateError: One cannot be served, there is none, or none for ``host``. What was in service stays.
         """
         if not materials:
             raise CertificateError("there is no certificate to put in service")
+        if host is not None and self.covers(host) and not any(covers(one.leaf, host) for one in materials):
+            raise CertificateError(
+                f"{materials[0].file}: no certificate names {host} any more, the host of server.public_url, which the "
+                "ones in service do"
+            )
         self._current = Generation.of(self._current.number + 1, materials, policy or self.policy)
 
     def renew_keys(self) -> None:

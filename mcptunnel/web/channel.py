@@ -22,6 +22,7 @@ from mcptunnel.core.addresses import peer_address
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.forwarded import FORWARDING, Identity, strip
 from mcptunnel.core.plaintext import Decide, PlainRequest, Redirect
+from mcptunnel.core.principal import Principal
 from mcptunnel.core.record import Record
 from mcptunnel.web.body import ChunkedBody, too_large
 from mcptunnel.web.connection import BODY, BUSY, CLOSING, GONE, HEAD, IDLE, MINIMUM_RATE, SKIP, Connection
@@ -86,6 +87,9 @@ class HTTPChannel(Connection):
     """
 
     _log = Logger()
+
+    # Whom the client's certificate stands for; set by whoever has shaken hands with it.
+    certified: Principal | None = None
 
     def __init__(self, site: Site, refuse: Decide | None = None) -> None:
         super().__init__(site)

@@ -10,7 +10,7 @@ from typing import Final
 
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.hosts import HostPolicy
-from mcptunnel.core.principal import ANONYMOUS, Keyring
+from mcptunnel.core.principal import ANONYMOUS, Keyring, Principal
 from mcptunnel.web.request import Request
 
 __all__ = ["Gate"]
@@ -44,7 +44,7 @@ class Gate:
         if request.path not in _PROBES:
             self._check_host(request)
             self._authenticate(request)
-        elif self._anonymous or request.header(b"authorization") is not None:
+        elif self._anonymous or request.header(b"authorization") is not None or _certified(request) is not None:
             self._authenticate(request)
 
     def _check_host(self, request: Request) -> None:
@@ -73,9 +73,10 @@ class Gate:
     def _authenticate(self, request: Request) -> None:
         credential = request.header(b"authorization")
         if credential is None:
-            if not self._anonymous:
+            certified = _certified(request)
+            if certified is None and not self._anonymous:
                 raise _unauthorized("a bearer token is needed", b"Bearer")
-            request.principal = ANONYMOUS
+            request.principal = certified or ANONYMOUS
         else:
             scheme, _, token = credential.partition(b" ")
             principal = self._keyring.find(token.strip()) if scheme.lower() == b"bearer" else None
@@ -84,6 +85,17 @@ class Gate:
                 raise _unauthorized("the credential is not valid", b'Bearer error="invalid_token"')
             request.principal = principal
         request.record.principal = request.principal.name
+
+
+def _certified(request: Request) -> Principal | None:
+    """Whom the certificate of the connection stands for.
+
+    Through a trusted proxy that speaks TLS to us, the certificate is the proxy's own and says nothing of the client.
+    """
+    channel = request.channel
+    if channel is None or request.identity.verdict not in ("direct", "stripped"):
+        return None
+    return channel.certified
 
 
 def _unauthorized(why: str, challenge: bytes) -> RequestError:

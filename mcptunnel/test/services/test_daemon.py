@@ -12,6 +12,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
@@ -44,6 +45,17 @@ class Wire(StringTransport):
         """Not looked at."""
 
 
+class AtOnce:
+    """A pool of threads that does its work before it returns."""
+
+    def callInThreadWithCallback(self, told: Any, work: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            result, good = work(*args, **kwargs), True
+        except Exception:
+            result, good = Failure(), False
+        told(good, result)
+
+
 class Reactor(MemoryReactorClock):
     """A reactor whose ports can be counted."""
 
@@ -57,6 +69,12 @@ class Reactor(MemoryReactorClock):
 
         listening.stopListening = stop
         return listening
+
+    def getThreadPool(self) -> AtOnce:
+        return AtOnce()
+
+    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:
+        callable(*args, **kwargs)
 
 
 class Case(SynchronousTestCase):
@@ -118,7 +136,9 @@ class ListeningTests(Case):
         daemon = self.build(
             f'server: {{tls: {{mode: auto, cert_file: "{pair.cert_file}", key_file: "{pair.key_file}"}}}}'
         )
-        self.assertEqual([type(service).__name__ for service in daemon], ["Heartbeat", "CertificateWatch", "Listener"])
+        self.assertEqual(
+            [type(service).__name__ for service in daemon], ["Heartbeat", "CertificateWatch", "Rotation", "Listener"]
+        )
 
     def test_a_connection_passes_the_front_then_the_site_then_the_gate(self) -> None:
         """And only then a resource is asked."""
@@ -307,6 +327,20 @@ class ReloadTests(Case):
         self.assertEqual((daemon.store.generation, daemon.store.facts()), (1, before))
         (event,) = [event for event in events if event["log_level"] == LogLevel.error]
         self.assertIn(place, event["reason"])
+        self.assertEqual(daemon.details()["refused"], event["reason"])
+
+    def test_what_is_written_is_seen_without_being_told(self) -> None:
+        """Within a second; and a key without its certificate is waited for."""
+        daemon, place = self.auto()
+        assert daemon.store is not None
+        other = mint("localhost", names=["localhost"], **LONG)
+        files = {b"PRIVATE" in path.read_bytes(): path for path in Path(place).iterdir()}
+        files[True].write_bytes(other.key_pem())
+        self.reactor.pump([0.25] * 4)
+        self.assertEqual((daemon.store.generation, daemon.details()["refused"]), (1, None))
+        files[False].write_bytes(other.chain_pem)
+        self.reactor.pump([0.25] * 4)
+        self.assertEqual((daemon.store.generation, daemon.details()["refused"]), (2, None))
 
     def test_without_tls_there_is_nothing_to_read(self) -> None:
         """Which is said, so that nobody believes that the configuration has been."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from mcptunnel.config.schema import CertificatePair
 from mcptunnel.tls.material import Material, load
@@ -111,6 +111,20 @@ class Authority:
     def pem(self) -> bytes:
         return pem(self.issued.certificate)
 
+    def revoke(self, *revoked: Issued, now: float = NOW, since: float = -DAY, until: float = 30 * DAY) -> bytes:
+        """A revocation list of these, PEM; ``since`` and ``until`` are seconds from ``now``."""
+        moment = datetime.fromtimestamp(now, UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.issued.certificate.subject)
+            .last_update(moment + timedelta(seconds=since))
+            .next_update(moment + timedelta(seconds=until))
+        )
+        for one in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(moment + timedelta(seconds=since)).build())
+        return builder.sign(self.issued.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
 
 def mint(
     subject: str,
@@ -124,6 +138,8 @@ def mint(
     until: float = 90 * DAY,
     client: bool = False,
     must_staple: bool = False,
+    issuer_at: Sequence[str] = (),
+    uris: Sequence[str] = (),
     key: Any = None,
 ) -> Issued:
     """One certificate, for a new key of ``kind`` unless ``key`` is given. Self-signed without an issuer.
@@ -151,8 +167,15 @@ def mint(
         builder = builder.add_extension(authority, critical=False)
     if not ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
+    general = [*map(_general, names), *map(x509.UniformResourceIdentifier, uris)]
+    if general:
+        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    if issuer_at:
+        access = [
+            x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(url))
+            for url in issuer_at
+        ]
+        builder = builder.add_extension(x509.AuthorityInformationAccess(access), critical=False)
     if must_staple:
         feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
         builder = builder.add_extension(feature, critical=False)

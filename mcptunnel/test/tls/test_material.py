@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from attrs import evolve
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.schema import CertificatePair
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.test.tls.certs import DAY, NOW, Authority, KeyKind, mint, pem, write_pair
+from mcptunnel.tls import passphrase
 from mcptunnel.tls.material import load, load_all
 
 
@@ -59,6 +62,41 @@ class AcceptedTests(MaterialTests):
         issued = mint("a", names=["localhost"])
         parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
         load(write_pair(self.directory, "a", issued.chain_pem, parameters + issued.key_pem("traditional")), NOW)
+
+    def test_an_encrypted_key_with_its_passphrase(self) -> None:
+        """From a file or a command; of either the first line counts."""
+        file = Path(self.directory, "passphrase")
+        file.write_bytes(b"secret\r\nmore\n")
+        rsa = mint("b", names=["localhost"], kind="rsa2048")
+        for issued, form in (
+            (mint("a", names=["localhost"]), "encrypted"),
+            (rsa, "encrypted"),
+            (rsa, "encrypted-traditional"),
+        ):
+            pair = write_pair(self.directory, "a", issued.chain_pem, issued.key_pem(form))  # type: ignore[arg-type]
+            load(evolve(pair, key_passphrase_file=str(file)), NOW)
+            load(evolve(pair, key_passphrase_command=("/bin/echo", "secret")), NOW)
+
+    def test_a_key_that_others_can_read_is_refused_where_that_counts(self) -> None:
+        """With everything else that is wrong."""
+        pair = mint("a", names=["localhost"]).write(self.directory)
+        os.chmod(pair.key_file, 0o644)
+        (line,) = str(self.assertRaises(CertificateError, load, pair, NOW, strict=True)).splitlines()
+        self.assertIn("mode 0644", line)
+        self.assertIn("key_permissions: warn", line)
+        os.chmod(pair.key_file, 0o600)
+        self.assertEqual(load(pair, NOW, strict=True).warnings, ())
+
+    def test_a_lone_certificate_of_a_public_authority_is_doubted(self) -> None:
+        """It says where its issuer can be had, which only browsers ask."""
+        authority = Authority.root()
+        for places, warnings in (((), 0), (("http://ca.test/issuer.der",), 1)):
+            issued = authority.issue("a", issuer_at=places)
+            material = load(issued.write(self.directory), NOW)
+            self.assertEqual(len(material.warnings), warnings, places)
+        self.assertIn("fullchain.pem", material.warnings[0])
+        whole = authority.intermediate().issue("a", issuer_at=places).write(self.directory, "whole")
+        self.assertEqual(load(whole, NOW).warnings, ())
 
     def test_chain_and_key_in_one_file(self) -> None:
         """As HAProxy wants them, so that many people have them."""
@@ -136,12 +174,51 @@ class RefusedTests(MaterialTests):
         for file, words in ((self.directory, "irectory"), (pipe, "not a regular file"), (giant, "larger than 1 MiB")):
             self.one_line(CertificatePair(cert_file=file, key_file=pair.key_file), file, words)
 
-    def test_an_encrypted_key_in_both_encodings(self) -> None:
-        """With the way out."""
-        rsa = mint("a", names=["a"], kind="rsa2048")
+    def encrypted(self, **passphrase: Any) -> CertificatePair:
+        pair = write_pair(self.directory, "a", self.good.chain_pem, self.good.key_pem("encrypted"))
+        return evolve(pair, **passphrase)
+
+    def test_a_chain_that_ends_in_the_middle(self) -> None:
+        """As a file does that is still being written."""
+        whole = Authority.root().intermediate().issue("a")
+        pair = write_pair(self.directory, "a", whole.chain_pem[:-40], whole.key_pem())
+        self.one_line(pair, pair.cert_file, "ends in the middle of a certificate")
+
+    def test_an_encrypted_key_without_its_passphrase(self) -> None:
+        """In both encodings."""
+        rsa = mint("b", names=["localhost"], kind="rsa2048")
         for issued, form in ((self.good, "encrypted"), (rsa, "encrypted"), (rsa, "encrypted-traditional")):
-            pair = self.pair(issued.chain_pem, issued.key_pem(form))  # type: ignore[arg-type]
-            self.one_line(pair, pair.key_file, "the key is encrypted", "openssl pkey")
+            pair = write_pair(self.directory, "a", issued.chain_pem, issued.key_pem(form))  # type: ignore[arg-type]
+            self.one_line(pair, pair.key_file, "the key is encrypted", "key_passphrase_file", "openssl pkey")
+
+    def test_a_passphrase_that_does_not_fit(self) -> None:
+        """It is not shown, wherever it comes from."""
+        file = Path(self.directory, "wrong")
+        file.write_text("nobody-may-see-this\n")
+        for wrong in (
+            {"key_passphrase_file": str(file)},
+            {"key_passphrase_command": ("/bin/echo", "nobody-may-see-this")},
+        ):
+            pair = self.encrypted(**wrong)
+            (line,) = self.refusal(pair)
+            self.assertIn("the passphrase is wrong", line)
+            self.assertNotIn("nobody-may-see-this", line)
+
+    def test_a_passphrase_that_cannot_be_had(self) -> None:
+        """No file, an empty one, no program, one that fails, one that says nothing, one that does not end."""
+        self.patch(passphrase, "_SECONDS", 0.2)
+        empty = Path(self.directory, "empty")
+        empty.write_text("\n")
+        for source, words in (
+            ({"key_passphrase_file": "/no/such"}, "/no/such: cannot be read"),
+            ({"key_passphrase_file": str(empty)}, "its first line is no passphrase"),
+            ({"key_passphrase_command": ("/no/such",)}, "/no/such: cannot be run"),
+            ({"key_passphrase_command": ("/bin/false",)}, "/bin/false: ended with status 1"),
+            ({"key_passphrase_command": ("/bin/true",)}, "its first line is no passphrase"),
+            ({"key_passphrase_command": ("/bin/sleep", "60")}, "gave no passphrase in 0.2 s"),
+        ):
+            pair = self.encrypted(**source)
+            self.one_line(pair, pair.key_file, words)
 
     def test_files_without_pem(self) -> None:
         """Empty, swapped, DER."""

@@ -67,3 +67,60 @@ class FromConfigTests(SynchronousTestCase):
             error = self.assertRaises(CertificateError, Policy.from_config, TlsConfig(ca_file=file), NOW)
             self.assertIn(f"{file}: ", str(error))
             self.assertIn(words, str(error))
+
+
+class ProfileTests(SynchronousTestCase):
+    """Mozilla's guidelines."""
+
+    def test_modern_is_tls_1_3_only(self) -> None:
+        """Once the configuration has settled the version; groups are those of both profiles."""
+        policy = Policy.from_config(TlsConfig(profile="modern", min_tls_version="1.3"), NOW)
+        self.assertEqual((policy.offers_tls12, policy.offers_tls13), (False, True))
+        self.assertEqual(policy.groups, ("X25519MLKEM768", "X25519", "P-256", "P-384"))
+
+    def test_what_is_written_comes_before_the_profile(self) -> None:
+        """Suites and groups."""
+        tls = TlsConfig(cipher_suites=("TLS_AES_128_GCM_SHA256",), groups=("P-256",), session_resumption=True)
+        policy = Policy.from_config(evolve(tls, unknown_name="refuse"), NOW)
+        self.assertEqual((policy.suites.tls13, policy.groups), (("TLS_AES_128_GCM_SHA256",), ("P-256",)))
+        self.assertTrue(policy.resumption and policy.refuse_unknown)
+
+
+class RevocationTests(SynchronousTestCase):
+    """``crl_file``: every authority has its list, signed by it and not too old."""
+
+    def setUp(self) -> None:
+        self.root = Authority.root("Root")
+        self.below = self.root.intermediate("Below")
+
+    def written(self, content: bytes) -> str:
+        file = self.mktemp()
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_bytes(content)
+        return file
+
+    def policy(self, *lists: bytes) -> Policy:
+        tls = TlsConfig(
+            client_auth="required",
+            ca_file=self.written(self.root.pem + self.below.pem),
+            crl_file=self.written(b"".join(lists)),
+        )
+        return Policy.from_config(tls, NOW)
+
+    def refused(self, *lists: bytes) -> str:
+        error: object = self.assertRaises(CertificateError, self.policy, *lists)
+        return str(error)
+
+    def test_a_list_for_each_authority(self) -> None:
+        """In any order."""
+        self.assertEqual(len(self.policy(self.below.revoke(), self.root.revoke()).crls), 2)
+
+    def test_what_would_refuse_every_client_is_refused(self) -> None:
+        """A missing list, an old one, one of somebody else, none at all, half of one."""
+        root, below = self.root.revoke(), self.below.revoke()
+        self.assertIn("holds no list of CN=Below", self.refused(root))
+        self.assertIn("the list of CN=Below ended at", self.refused(root, self.below.revoke(until=-1)))
+        self.assertIn("is not signed by an authority", self.refused(root, below, Authority.root("Other").revoke()))
+        self.assertIn("is not signed by an authority", self.refused(root, Authority.root("Below").revoke()))
+        self.assertIn("no PEM revocation list", self.refused(b"nothing"))
+        self.assertIn("no PEM revocation list", self.refused(root, below[:-30]))
