@@ -10,13 +10,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.core.suites import Suites
-from mcptunnel.test.tls.certs import LONG, LONG_AGO, Authority, Issued, KeyKind, mint
+from mcptunnel.test.tls.certs import DAY, LONG, LONG_AGO, Authority, Issued, KeyKind, mint
 from mcptunnel.test.tls.handshakes import alert_after, client, refusal, shake_with
-from mcptunnel.tls.context import build, cause, rehearse, set_groups
+from mcptunnel.tls.context import build, cause, rehearse, set_groups, verify_error
+from mcptunnel.tls.pem import read_crls
 from mcptunnel.tls.policy import Policy
 
 # RFC 8446 §6: a fatal alert record, and RFC 7301 §3.2: no_application_protocol(120).
 NO_APPLICATION_PROTOCOL = bytes.fromhex("15 03 03 00 02 02 78")
+# X509_V_ERR_UNABLE_TO_GET_CRL, X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_REVOKED.
+NO_LIST, EXPIRED, REVOKED = 3, 10, 23
 
 
 class ContextTests(SynchronousTestCase):
@@ -174,6 +177,28 @@ class ClientCertificateTests(ContextTests):
         server = shake_with(client(identity=self.known), self.asking("optional"))
         self.assertEqual(server.get_peer_certificate(as_cryptography=True), self.known.certificate)
         self.assertEqual(refusal(client(identity=self.unknown), self.asking("optional")), "certificate verify failed")
+
+    def test_what_is_on_a_revocation_list_is_refused(self) -> None:
+        """The certificate itself, one that was issued below a revoked one, and one of an authority without a list."""
+        below = self.authority.intermediate("Below")
+        both = (self.authority.issued.certificate, below.issued.certificate)
+        good, bad = below.issue("good", client=True, **LONG), below.issue("bad", client=True, **LONG)
+        lists = {"since": -19 * 365 * DAY, "until": 49 * 365 * DAY}
+
+        def verdict(identity: Issued, top: bytes, under: bytes, version: int) -> int | str | None:
+            crls = read_crls(top + under)
+            server = self.server(client_auth="required", client_cas=both, crls=crls)
+            refused = refusal(client(identity=identity, version=version), server)
+            return verify_error(server) if refused else None
+
+        clean = self.authority.revoke(**lists), below.revoke(**lists)
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            self.assertIsNone(verdict(good, *clean, version))
+            self.assertEqual(verdict(bad, clean[0], below.revoke(bad, **lists), version), REVOKED)
+            self.assertEqual(verdict(good, self.authority.revoke(below.issued, **lists), clean[1], version), REVOKED)
+            other = self.authority.intermediate("Without").issue("c", client=True, **LONG)
+            self.assertEqual(verdict(other, *clean, version), NO_LIST)
+            self.assertEqual(verdict(self.expired, *clean, version), EXPIRED)
 
     def test_the_client_is_told_whose_certificates_are_taken(self) -> None:
         """So that it can choose the right one."""

@@ -94,7 +94,7 @@ class RevocationTests(SynchronousTestCase):
         self.below = self.root.intermediate("Below")
 
     def written(self, content: bytes) -> str:
-        file = self.mktemp()
+        file: str = self.mktemp()
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_bytes(content)
         return file
@@ -108,7 +108,9 @@ class RevocationTests(SynchronousTestCase):
         return Policy.from_config(tls, NOW)
 
     def refused(self, *lists: bytes) -> str:
-        error: object = self.assertRaises(CertificateError, self.policy, *lists)
+        with self.assertRaises(CertificateError) as refused:
+            self.policy(*lists)
+        error: Exception = refused.exception
         return str(error)
 
     def test_a_list_for_each_authority(self) -> None:

@@ -167,6 +167,32 @@ class CredentialTests(Case):
             self.assertEqual(self.ask(gated(), "Host: evil.test", f"Authorization: {value}")[0], 421)
 
 
+class CertificateTests(Case):
+    """What a verified client certificate stands for, told by whoever has shaken hands."""
+
+    def asked(self, served: Served, *lines: str, peer: Any = None, path: str = "/mcp") -> tuple[int, str | None]:
+        """The status, and who it was."""
+        connection = served.connect(peer, tls=True)
+        connection.channel.certified = Principal(name="machine")
+        head = "".join(f"{line}\r\n" for line in ("Host: localhost", *lines))
+        data = connection.send(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+        return int(data[9:12]), served.records[-1].principal
+
+    def test_it_is_a_credential(self) -> None:
+        """Also for details of health; a token that is shown beside it counts, good or bad."""
+        served = gated()
+        self.assertEqual(self.asked(served), (200, "machine"))
+        self.assertEqual(self.asked(served, path="/health"), (200, "machine"))
+        self.assertEqual(self.asked(served, "Authorization: Bearer good"), (200, "ci"))
+        self.assertEqual(self.asked(served, "Authorization: Bearer bad")[0], 401)
+
+    def test_that_of_a_proxy_says_nothing_of_its_clients(self) -> None:
+        """Whether it names them or not."""
+        served = gated(trusted=("10.0.0.1",))
+        for lines in ((), ("X-Forwarded-For: 192.0.2.9",)):
+            self.assertEqual(self.asked(served, *lines, peer=PROXY)[0], 401)
+
+
 class ProbeTests(Case):
     """Health addresses."""
 
