@@ -32,6 +32,7 @@ def check(config: Config, report: Report) -> Config:
     _check_order(server, report)
     _check_address(config, report)
     _check_tokens(config.auth, report)
+    _check_admin(config, report)
     if report.sound("server.host", "auth", _TLS):
         _check_open_door(config, report)
     _note_unused(config, report)
@@ -118,6 +119,20 @@ def _check_address(config: Config, report: Report) -> None:
     elif secure and tls.mode == "disabled" and not tls.trusted_proxies:
         report.warn(
             url, "says https, but TLS is disabled and no proxy in front is listed; set tls.mode or tls.trusted_proxies"
+        )
+
+
+def _check_admin(config: Config, report: Report) -> None:
+    admin = config.admin
+    if admin is None or not report.sound("admin"):
+        return
+    if admin.token is not None and admin.token_file is not None:
+        report.error("admin.token", "token and token_file are both given; keep one")
+    elif admin.token is None and admin.token_file is None and not is_loopback(admin.host):
+        report.error(
+            "admin.host",
+            f"other machines can reach {report.shown('admin.host', admin.host)}, and no token is asked for; add "
+            "token_file, or write host: 127.0.0.1 or unix:/path",
         )
 
 

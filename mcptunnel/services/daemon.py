@@ -16,6 +16,8 @@ from mcptunnel import __version__
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import ListenError
 from mcptunnel.core.relay import Relay
+from mcptunnel.observe.figures import Figures, Judged
+from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.filewatch import Outcome
 from mcptunnel.services.listener import Listener
@@ -49,6 +51,8 @@ class Daemon(MultiService):
         rotation: Keeps them the same as their files; None in the modes without TLS.
         watch: Their expiry; None in the modes without TLS.
         clock: The reactor.
+        access: Brings the last access records to where they go.
+        admin: The operator's listener; None without one.
     """
 
     config: Config
@@ -63,6 +67,7 @@ class Daemon(MultiService):
     watch: CertificateWatch | None
     clock: Any
     access: Callable[[], None]
+    admin: AdminSide | None = None
     stopping: bool = field(init=False, default=False)
 
     _log = Logger()
@@ -92,6 +97,46 @@ class Daemon(MultiService):
             return succeed(Outcome(taken=True, said=False))
         return self.rotation.reload()
 
+    def reload_report(self) -> Deferred[dict[str, Any]]:
+        """:meth:`reload`, and what came of it as a document: ``taken``, ``problems``, ``generation``, ``certificates``.
+
+        ``generation`` is None where no certificates are served.
+        """
+
+        def report(outcome: Outcome) -> dict[str, Any]:
+            store = self.store
+            return {
+                "taken": outcome.taken,
+                "problems": outcome.problem.splitlines(),
+                "generation": None if store is None else store.generation,
+                "certificates": [
+                    {"subject": leaf.subject, "file": leaf.file, "fingerprint": leaf.fingerprint}
+                    for leaf in (() if store is None else store.leaves)
+                ],
+            }
+
+        return self.reload().addCallback(report)
+
+    def figures(self) -> Figures:
+        """What ``/metrics`` shows."""
+        tally, rotation = self.front.tally, self.rotation
+        return Figures(
+            connections=tally.counts,
+            handshakes={
+                (key.version, key.cipher, key.group, str(key.resumed).lower()): count
+                for key, count in tally.handshakes.items()
+            },
+            failures=tally.failures,
+            certificates=[
+                Judged(finding.facts, finding.verdict, finding.remaining)
+                for finding in (() if self.watch is None else self.watch.findings)
+            ],
+            generation=None if self.store is None else self.store.generation,
+            reloads={} if rotation is None else rotation.counts,
+            last_reload=0.0 if rotation is None else rotation.last_taken,
+            refused=rotation is not None and rotation.trouble is not None,
+        )
+
     def stopService(self) -> Deferred[Any]:
         # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.
         return Deferred.fromCoroutine(self._stop()).addErrback(
@@ -107,6 +152,8 @@ class Daemon(MultiService):
         finally:
             # Whatever went wrong above, no connection, no process and no record is left behind.
             self.site.abort()
+            if self.admin is not None:
+                self.admin.site.abort()
             for socket in list(self.sockets.sockets):
                 socket.dropConnection(abort=True)
             await self.upstreams.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
+from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
@@ -128,6 +130,7 @@ def build(config: Config, reactor: Any) -> Daemon:
             clock=reactor,
         )
         rotation.taken.append(lambda _: watch.look())
+    admin = _admin(config, reactor, lambda: daemon) if config.admin is not None else None
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -141,11 +144,14 @@ def build(config: Config, reactor: Any) -> Daemon:
         watch=watch,
         clock=reactor,
         access=flush,
+        admin=admin,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
     for service in (watch, rotation):
         if service is not None:
             service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    if admin is not None:
+        admin.listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
 
@@ -160,6 +166,16 @@ def _anonymous(config: Config) -> bool:
     The configuration has been refused already where a listener off loopback would show servers to the world.
     """
     return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
+
+
+def _admin(config: Config, reactor: Any, daemon: Callable[[], Daemon]) -> AdminSide:
+    # A tenth of a second that a daemon without an operator's side need not spend.
+    from mcptunnel.services.admin import admin_from  # noqa: PLC0415
+
+    assert config.admin is not None
+    return admin_from(
+        config.admin, config.server.limits, reactor, lambda: daemon().figures(), lambda: daemon().reload_report()
+    )
 
 
 def _strict(config: Config) -> bool:

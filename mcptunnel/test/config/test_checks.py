@@ -93,6 +93,131 @@ REFUSED: list[tuple[str, list[str]]] = [
             "ask in; write client_auth: none, or mode: application or auto"
         ],
     ),
+    # The operator's listener.
+    (
+        "admin: {host: 0.0.0.0}",
+        [
+            "f:1: admin.host: other machines can reach '0.0.0.0', and no token is asked for; add token_file, or write "
+            "host: 127.0.0.1 or unix:/path"
+        ],
+    ),
+    (
+        "admin: {token: 0123456789abcdefx, token_file: t}",
+        ["f:1: admin.token: token and token_file are both given; keep one"],
+    ),
+    # Versions, and what a profile says of them.
+    (
+        tls("profile: modern, min_tls_version: 1.2"),
+        ["f:1: server.tls.min_tls_version: 1.2 contradicts profile: modern, which begins at 1.3; remove one"],
+    ),
+    (
+        tls("groups: [X25519, secp160r1]"),
+        [
+            "f:1: server.tls.groups[1]: 'secp160r1' is not a key exchange group that may be used; known are "
+            "X25519MLKEM768, SecP256r1MLKEM768, SecP384r1MLKEM1024, X25519, P-256, P-384, P-521, X448"
+        ],
+    ),
+    # Passphrases.
+    (
+        tls(f"mode: application, {PAIR}, key_passphrase_file: p, key_passphrase_command: [a]"),
+        [
+            "f:1: server.tls.key_passphrase_command: key_passphrase_file and key_passphrase_command are both given; "
+            "keep one"
+        ],
+    ),
+    (
+        tls("key_passphrase_file: p"),
+        ["f:1: server.tls.key_passphrase_file: opens no key; add key_file beside it"],
+    ),
+    (
+        tls("cert_file: credential:a/b, key_file: credential:key"),
+        [
+            "f:1: server.tls.cert_file: 'credential:a/b' names no credential; write credential: and a name without "
+            "slashes, as in LoadCredential=",
+            "f:1: server.tls.key_file: 'credential:key' is a systemd credential, and systemd has passed none; add "
+            "LoadCredential=key:/path/of/the/file to the [Service] section of the unit",
+        ],
+    ),
+    # Sessions, revocation.
+    (
+        tls(f"mode: application, {PAIR}, session_resumption: true, client_auth: optional, ca_file: a"),
+        [
+            "f:1: server.tls.session_resumption: a resumed session shows no client certificate, so one that was "
+            "revoked would go on; remove it, or client_auth: optional"
+        ],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, crl_file: r"),
+        ["f:1: server.tls.crl_file: revokes certificates of authorities that are not named; add ca_file"],
+    ),
+    # The promise of https.
+    (
+        tls(f"mode: application, {PAIR}, hsts_enabled: false, hsts_preload: true"),
+        ["f:1: server.tls.hsts_preload: promises https while hsts_enabled is false; remove one of the two"],
+    ),
+    (
+        tls("mode: behind_proxy, trusted_proxies: [10.0.0.1], hsts_ramp: true"),
+        [
+            "f:1: server.tls.hsts_ramp: grows with renewals of a certificate, and none is served; add cert_file and "
+            "key_file"
+        ],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, hsts_ramp: {{steps: [1d, 5m]}}"),
+        ["f:1: server.tls.hsts_ramp: steps have to grow, and to end below hsts_max_age; put them in order"],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, hsts_preload: true"),
+        ["f:1: server.tls.hsts_preload: browsers ask for hsts_max_age: 365d or more and hsts_include_subdomains: true"],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, hsts_preload: true, hsts_include_subdomains: true"),
+        ["f:1: server.tls.hsts_preload: browsers ask for a redirect from http; add redirect_http: {port: 80}"],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, hsts_preload: true, hsts_include_subdomains: true, hsts_ramp: true"),
+        [
+            "f:1: server.tls.hsts_preload: browsers build in a promise that is whole, not one that grows; remove "
+            "hsts_ramp"
+        ],
+    ),
+    # The second port.
+    (
+        tls("redirect_http: {port: 80}"),
+        [
+            "f:1: server.tls.redirect_http: leads to https, and mode disabled serves none; write mode: application or "
+            "auto"
+        ],
+    ),
+    (
+        tls(f"mode: application, {PAIR}, redirect_http: {{port: 3000}}"),
+        ["f:1: server.tls.redirect_http: the port is that of server; give http a port of its own, such as 80"],
+    ),
+    (
+        f"server: {{host: 'unix:/s', tls: {{mode: application, {PAIR}, redirect_http: {{port: 80}}}}}}",
+        ["f:1: server.tls.redirect_http: server.host is no address that a second port could be opened on; add host"],
+    ),
+    # Alerts.
+    (
+        "alerts: [{least: critical}]",
+        ["f:1: alerts[0]: names nobody to tell; add webhook (a URL) or command (a program)"],
+    ),
+    (
+        "alerts: [{webhook: 'https://a', command: [b]}]",
+        ["f:1: alerts[0]: webhook and command are both given; keep one"],
+    ),
+    (
+        "alerts: [{command: [b], headers: {A: b}}]",
+        ["f:1: alerts[0].headers: headers go with a webhook; remove them"],
+    ),
+    # Rules for client certificates.
+    (
+        "auth: {client_certificates: [{name: a, match: {subject: 'no name'}}]}",
+        [
+            "f:1: auth.client_certificates[0].match.subject: 'no name' is no distinguished name; write it as "
+            "CN=name,O=organization"
+        ],
+    ),
     # Suites.
     (
         tls("min_tls_version: 1.3, cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256]"),
