@@ -34,7 +34,7 @@ HINTS: Final = {
     "protocol_error": "what it sends is no proper TLS",
     CLOSED: "it closed the connection before the handshake was complete",
     TIMEOUT: "the handshake took longer than server.limits.handshake_timeout",
-    "other": "",
+    "other": "for a reason of its own",
 }
 
 # X509_V_ERR_… of x509_vfy.h.

@@ -29,6 +29,7 @@ from mcptunnel.services.listener import Listener
 from mcptunnel.services.recognizing import recognizer_from
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
 from mcptunnel.services.rotation import rotation_from
+from mcptunnel.services.selfcheck import SelfCheck
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -101,6 +102,9 @@ def build(config: Config, reactor: Any) -> Daemon:
     )
     secure, strict = tls.mode in ("application", "auto"), _strict(config)
     store = CertificateStore.from_config(tls, reactor.seconds(), strict=strict) if secure else None
+    # Whoever has to send a PROXY header when it calls us, ourselves included.
+    proxies = tls.trusted_proxies if server.proxy_protocol == "required" else ()
+    check = SelfCheck(reactor, lambda: listener.address, Trust(proxies))
     front = FrontFactory(
         mode=tls.mode,
         proxy_protocol=server.proxy_protocol,
@@ -111,6 +115,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         refusals=_refusals(config, site, hosts),
         store=store,
         recognize=recognizer_from(config),
+        ours=check.is_own,
         tally=Tally(debug=config.logging.level == "debug"),
     )
     for warning in () if store is None else (*store.warnings, *_uncovered(config, store)):
@@ -122,7 +127,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     )
     watch = rotation = None
     if store is not None:
-        rotation = rotation_from(config, store, reactor, lambda: listener.address, strict=strict)
+        rotation = rotation_from(config, store, reactor, check, strict=strict)
         watch = CertificateWatch(
             facts=store.facts,
             thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical),

@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from mcptunnel.config.schema import Config, TlsConfig
-from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.services.filewatch import FileWatch, Outcome
@@ -49,21 +48,17 @@ def served_files(tls: TlsConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def rotation_from(
-    config: Config, store: CertificateStore, reactor: Any, address: Callable[[], IAddress | None], *, strict: bool
-) -> Rotation:
+def rotation_from(config: Config, store: CertificateStore, reactor: Any, check: SelfCheck, *, strict: bool) -> Rotation:
     """Keeps ``store`` the same as the files of ``config``.
 
     Args:
         config: Names the files.
         store: Just loaded from them.
         reactor: With its threads.
-        address: Where we listen; None while we do not.
+        check: Calls our own listener.
         strict: Refuse keys that other users can read.
     """
     server = config.server
-    proxies = server.tls.trusted_proxies if server.proxy_protocol == "required" else ()
-    check = SelfCheck(reactor, address, Trust(proxies))
     return Rotation(
         tls=server.tls,
         strict=strict,

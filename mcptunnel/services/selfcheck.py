@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
@@ -40,6 +42,12 @@ class SelfCheck:
     reactor: Any
     address: Callable[[], IAddress | None]
     trust: Trust
+    # A connection ends at its other end a little later: the latest are remembered.
+    _own: deque[IAddress] = field(init=False, factory=partial(deque, maxlen=64))
+
+    def is_own(self, peer: IAddress) -> bool:
+        """Whether a connection that comes from ``peer`` is one of ours."""
+        return peer in self._own
 
     async def differences(self, leaves: Sequence[Facts]) -> list[str]:
         """What clients are shown instead of ``leaves``, one line for each; empty when all is as it should be.
@@ -65,7 +73,7 @@ class SelfCheck:
         probe = Probe(None if name is None else name.replace("*", _ANY), trust=())
         before = _LOCAL if self.trust.holds(peer) else b""
         try:
-            presented = await look(endpoint, probe, self.reactor, _SECONDS, before)
+            presented = await look(endpoint, probe, self.reactor, _SECONDS, before=before, connected=self._own.append)
         except Exception as error:
             return [f"{leaf.file}: the daemon could not connect to itself to see what it shows: {error}"]
         shown = fingerprint(presented.chain[0])

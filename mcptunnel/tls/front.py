@@ -237,11 +237,9 @@ class Front(ProtocolWrapper):
         tls.wrappedProtocol = channel
         channel.makeConnection(tls)
 
-    def _failed(self, reason: BaseException) -> None:
-        if self._ended is None:
-            layer: Any = self.wrappedProtocol
-            code = None if layer is None else verify_error(layer.getHandle())
-            self.factory.tally.failed(explain_failure(cause(reason), code), self._peer)
+    def _failed(self, tls: Any, reason: BaseException) -> None:
+        if self._ended is None and not self.factory.ours(self.transport.getPeer()):
+            self.factory.tally.failed(explain_failure(cause(reason), verify_error(tls.getHandle())), self._peer)
 
 
 @define(eq=False, kw_only=True, slots=False)
@@ -258,6 +256,7 @@ class FrontFactory(Factory):
         refusals: Builds what answers and closes, for each REFUSE action that the mode can lead to.
         store: The certificates; None in the modes without TLS.
         recognize: Whom a client certificate that was verified stands for; None to ask nobody.
+        ours: Whether a peer is ourselves, who have no certificate to show where one is required.
         tally: What became of connections.
     """
 
@@ -270,6 +269,7 @@ class FrontFactory(Factory):
     refusals: Mapping[Action, IProtocolFactory] = field(factory=dict)
     store: CertificateStore | None = None
     recognize: Callable[[x509.Certificate], Principal | None] | None = None
+    ours: Callable[[IAddress], bool] = lambda _: False
     tally: Tally = field(factory=Tally)
     admission: Admission = field(init=False)
     undecided: Deadlines[Front] = field(init=False)

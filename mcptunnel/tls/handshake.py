@@ -25,14 +25,14 @@ class Handshake(Protocol):
     Args:
         context: Made for the name that the client asks for.
         completed: Called once with the TLS layer when the handshake is complete.
-        failed: Called once with the reason when it is never going to be.
+        failed: Called once with the TLS layer and the reason when it is never going to be.
     """
 
     def __init__(
         self,
         context: SSL.Context,
         completed: Callable[[TLSMemoryBIOProtocol], None],
-        failed: Callable[[BaseException], None],
+        failed: Callable[[TLSMemoryBIOProtocol, BaseException], None],
     ) -> None:
         self.context = context
         self._completed = completed
@@ -44,7 +44,8 @@ class Handshake(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         assert reason.value is not None
-        self._failed(reason.value)
+        tls: Any = self.transport
+        self._failed(tls, reason.value)
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -15,7 +16,13 @@ __all__ = ["look"]
 
 
 def look(
-    endpoint: IStreamClientEndpoint, probe: Probe, clock: IReactorTime, seconds: float, before: bytes = b""
+    endpoint: IStreamClientEndpoint,
+    probe: Probe,
+    clock: IReactorTime,
+    seconds: float,
+    *,
+    before: bytes = b"",
+    connected: Callable[[IAddress], None] = lambda _: None,
 ) -> Deferred[Presented]:
     """Connect, shake hands, hang up.
 
@@ -25,13 +32,16 @@ def look(
         clock: For the bound.
         seconds: For all of it.
         before: Sent first, such as a PROXY header.
+        connected: Told our own address on the connection.
 
     Returns:
         What was presented. Fails with :class:`~mcptunnel.tls.probe.ProbeError` when nothing was, with what the endpoint
         fails with when there is no connection, and with :class:`~twisted.internet.defer.TimeoutError` after that time.
     """
     result: Deferred[Presented] = Deferred(lambda _: connecting.cancel())
-    connecting = endpoint.connect(Factory.forProtocol(lambda: _Looking(probe, result, before)))
+    factory = Factory.forProtocol(lambda: _Looking(probe, result, before, connected))
+    factory.noisy = False
+    connecting = endpoint.connect(factory)
     connecting.addErrback(lambda failure: None if result.called else result.errback(failure))
     return result.addTimeout(seconds, clock)
 
@@ -39,15 +49,19 @@ def look(
 class _Looking(Protocol):
     """One connection."""
 
-    def __init__(self, probe: Probe, result: Deferred[Presented], before: bytes) -> None:
+    def __init__(
+        self, probe: Probe, result: Deferred[Presented], before: bytes, connected: Callable[[IAddress], None]
+    ) -> None:
         self._probe = probe
         self._before = before
+        self._connected = connected
         self._result = result
         # The bound, and whoever else gives up, ends the connection as well.
         result.addBoth(self._close)
 
     def connectionMade(self) -> None:
         wire: Any = self.transport
+        self._connected(wire.getHost())
         wire.write(self._before)
         self._send(b"")
 

@@ -89,7 +89,7 @@ class CauseTests(SynchronousTestCase):
     def test_what_has_no_row_is_shown_as_it_is(self) -> None:
         """Nobody has to guess what OpenSSL has said."""
         found = explain("something new")
-        self.assertEqual((found.label, found.hint), ("other", " (something new)"))
+        self.assertEqual((found.label, found.hint), ("other", "for a reason of its own (something new)"))
 
     def test_the_other_side_is_gone(self) -> None:
         """In the words of Twisted and of OpenSSL."""

@@ -111,7 +111,9 @@ class Authority:
     def pem(self) -> bytes:
         return pem(self.issued.certificate)
 
-    def revoke(self, *revoked: Issued, now: float = NOW, since: float = -DAY, until: float = 30 * DAY) -> bytes:
+    def revoke(
+        self, *revoked: Issued | x509.Certificate, now: float = NOW, since: float = -DAY, until: float = 30 * DAY
+    ) -> bytes:
         """A revocation list of these, PEM; ``since`` and ``until`` are seconds from ``now``."""
         moment = datetime.fromtimestamp(now, UTC)
         builder = (
@@ -121,7 +123,8 @@ class Authority:
             .next_update(moment + timedelta(seconds=until))
         )
         for one in revoked:
-            entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+            number = (one.certificate if isinstance(one, Issued) else one).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(number)
             builder = builder.add_revoked_certificate(entry.revocation_date(moment + timedelta(seconds=since)).build())
         return builder.sign(self.issued.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
