@@ -21,13 +21,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from mcptunnel.config.load import key_paths, load_text
-from mcptunnel.core.errors import CertificateError
+from mcptunnel.core.errors import CertificateError, ConfigError
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.root import build
 from mcptunnel.test.tls.certs import LONG, Issued
 from mcptunnel.test.tls.handshakes import client
 from mcptunnel.tls.context import cause, resumed
-from tests.edge import SECONDS, EdgeTestCase
+from tests.edge import PROXY, SECONDS, STRANGER, EdgeTestCase, get
 
 # Fields whose tests are elsewhere: module, class and test.
 ELSEWHERE: Final = {
@@ -38,8 +38,6 @@ ELSEWHERE: Final = {
     "hsts_enabled": "test_tls_modes.IdentityTests.test_hsts_follows_its_settings",
     "hsts_max_age": "test_tls_modes.IdentityTests.test_hsts_follows_its_settings",
 }
-# Fields that change what is decided about a request's headers; their tests speak HTTP without sockets.
-WITHOUT_SOCKET: Final = {"trust_any_peer", "forwarded"}
 
 
 @frozen(kw_only=True)
@@ -260,16 +258,60 @@ class FieldTests(EdgeTestCase):
             answer = (await self.shaken(daemon)).answer
             self.assertIn(f'"verdict":"{verdict}"'.encode(), answer)
 
+    async def told(self, forwarded: dict[str, Any], *lines: str, source: str = PROXY) -> tuple[int, str | None]:
+        """The status of a plaintext request with these header lines, and who the access record says it was."""
+        section = {"mode": "disabled", "trusted_proxies": [PROXY], "forwarded": forwarded}
+        text = yaml.safe_dump({"server": {"port": 0, "tls": section}, "logging": {"access": "json"}})
+        daemon = build(load_text(text), reactor)
+        daemon.privilegedStartService()
+        daemon.startService()
+        try:
+            reply = await self.ask(daemon, get("/health/live", *lines), source=source)
+        finally:
+            await daemon.stopService()
+        return reply.status, self.records[-1].get("client")
+
+    async def test_forwarded(self) -> None:
+        """Each of its five: which headers count, whose are refused, how long they may be, what else is read."""
+        three = "192.0.2.3, 192.0.2.2, 192.0.2.1"
+        for forwarded, lines, expected in (
+            ({"family": "xff"}, ["X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.9"], (200, "192.0.2.1")),
+            ({"family": "x-real-ip"}, ["X-Forwarded-For: 192.0.2.1", "X-Real-IP: 192.0.2.9"], (200, "192.0.2.9")),
+            ({"family": "forwarded"}, ["Forwarded: for=192.0.2.5"], (200, "192.0.2.5")),
+            ({"family": "none"}, ["Forwarded: for=192.0.2.5"], (200, PROXY)),
+            ({"max_entries": 3}, [f"X-Forwarded-For: {three}"], (200, "192.0.2.1")),
+            ({"max_entries": 2}, [f"X-Forwarded-For: {three}"], (400, PROXY)),
+            ({"max_bytes": 64}, [f"X-Forwarded-For: {three}"], (200, "192.0.2.1")),
+            ({"max_bytes": 64}, [f"X-Forwarded-For: {three}, {three}, {three}"], (400, PROXY)),
+            ({"prefix": False}, ["X-Forwarded-For: 192.0.2.1", "X-Forwarded-Prefix: //evil"], (200, "192.0.2.1")),
+            ({"prefix": True}, ["X-Forwarded-For: 192.0.2.1", "X-Forwarded-Prefix: //evil"], (400, PROXY)),
+        ):
+            self.assertEqual(await self.told(forwarded, *lines), expected, (forwarded, lines))
+        for on_untrusted, status in (("strip", 200), ("reject", 400)):
+            found = await self.told({"on_untrusted": on_untrusted}, "X-Forwarded-For: 192.0.2.1", source=STRANGER)
+            self.assertEqual(found[0], status)
+
+    async def test_trust_any_peer(self) -> None:
+        """Everybody is believed, or the daemon does not start."""
+        text = "server: {port: 0, tls: {trusted_proxies: [0.0.0.0/0], trust_any_peer: %s}}\nlogging: {access: json}"
+        self.assertRaises(ConfigError, load_text, text % "false")
+        daemon = build(load_text(text % "true"), reactor)
+        daemon.privilegedStartService()
+        daemon.startService()
+        self.addCleanup(daemon.stopService)
+        await self.ask(daemon, get("/health/live", "X-Forwarded-For: 192.0.2.1"), source=STRANGER)
+        self.assertEqual(self.records[-1]["client"], "192.0.2.1")
+
     def test_no_field_is_forgotten(self) -> None:
         """Each has its test: here, where it is said to be, or among those that need no socket."""
         fields = {path.split(".")[2].rstrip("[]") for path in key_paths() if path.startswith("server.tls.")}
         here = {
             *("profile", "min_tls_version", "cipher_suites", "groups", "session_resumption", "certificates"),
             *("unknown_name", "cert_file", "key_file", "key_passphrase_file", "key_passphrase_command"),
-            *("key_permissions", "client_auth", "ca_file", "crl_file"),
+            *("key_permissions", "client_auth", "ca_file", "crl_file", "trust_any_peer", "forwarded"),
             *("expiry_warning", "expiry_critical", "expiry_check_interval"),
         }
-        self.assertEqual(fields, here | ELSEWHERE.keys() | WITHOUT_SOCKET)
+        self.assertEqual(fields, here | ELSEWHERE.keys())
         for place in ELSEWHERE.values():
             module, case, test = place.split(".")
             self.assertTrue(callable(getattr(getattr(import_module(f"tests.{module}"), case), test)), place)
