@@ -17,6 +17,7 @@ from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import CertificateError, ListenError
 from mcptunnel.core.relay import Relay
 from mcptunnel.services.certwatch import CertificateWatch
+from mcptunnel.services.hsts import Ramp
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
@@ -46,6 +47,7 @@ class Daemon(MultiService):
         front: What becomes of each connection.
         store: Certificates in service; None in the modes without TLS.
         watch: Their expiry; None in the modes without TLS.
+        ramp: The promise of https that grows; None where it is whole from the beginning.
         clock: The reactor.
     """
 
@@ -58,6 +60,7 @@ class Daemon(MultiService):
     front: FrontFactory
     store: CertificateStore | None
     watch: CertificateWatch | None
+    ramp: Ramp | None
     clock: Any
     access: Callable[[], None]
     stopping: bool = field(init=False, default=False)
@@ -92,6 +95,8 @@ class Daemon(MultiService):
             "certificates were read again, generation {generation}; other changes of the configuration need a restart",
             generation=self.store.generation,
         )
+        if self.ramp is not None:
+            self.ramp.look()
         if self.watch is not None:
             self.watch.look()
 
@@ -178,6 +183,7 @@ class Daemon(MultiService):
                 }
                 for name in self.upstreams.servers
             },
+            "hsts": None if self.ramp is None else {"max_age": self.ramp.max_age, "step": self.ramp.state.step},
             "generation": None if self.store is None else self.store.generation,
             "certificates": [
                 {

@@ -21,6 +21,7 @@ from mcptunnel.core.routing import Target
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
+from mcptunnel.services.hsts import Ramp, first_promise, refuse_self_signed
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
@@ -83,7 +84,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         on_record=record,
         limits=server.limits,
         headers=config.security.headers,
-        hsts_max_age=tls.hsts_max_age if tls.hsts_enabled else None,
+        hsts=first_promise(tls),
         routes=routes(
             relay,
             targets_from(config, upstreams),
@@ -94,6 +95,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         ),
     )
     store = CertificateStore.from_config(tls, reactor.seconds()) if tls.mode in ("application", "auto") else None
+    refuse_self_signed(tls)
     front = FrontFactory(
         mode=tls.mode,
         proxy_protocol=server.proxy_protocol,
@@ -120,6 +122,10 @@ def build(config: Config, reactor: Any) -> Daemon:
             interval=tls.expiry_check_interval,
             clock=reactor,
         )
+    ramp = None
+    if store is not None and tls.hsts_ramp is not None:
+        certificates = store.facts
+        ramp = Ramp(tls=tls, leaf=lambda: certificates()[0], promise=site.common.promise, clock=reactor)
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -130,12 +136,15 @@ def build(config: Config, reactor: Any) -> Daemon:
         front=front,
         store=store,
         watch=watch,
+        ramp=ramp,
         clock=reactor,
         access=flush,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
     if watch is not None:
         watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    if ramp is not None:
+        ramp.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
 
