@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
@@ -19,6 +19,7 @@ from mcptunnel.core.relay import Relay
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.hsts import Ramp
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.stragglers import PlaintextReport
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.material import load_all
@@ -45,9 +46,11 @@ class Daemon(MultiService):
         sockets: WebSockets.
         listener: The bound endpoint.
         front: What becomes of each connection.
+        redirect: The second endpoint, for http; None without one.
         store: Certificates in service; None in the modes without TLS.
         watch: Their expiry; None in the modes without TLS.
         ramp: The promise of https that grows; None where it is whole from the beginning.
+        plaintext: Who comes by http although there is https; None where there is none.
         clock: The reactor.
     """
 
@@ -58,9 +61,11 @@ class Daemon(MultiService):
     sockets: McpSocketFactory
     listener: Listener
     front: FrontFactory
+    redirect: Listener | None
     store: CertificateStore | None
     watch: CertificateWatch | None
     ramp: Ramp | None
+    plaintext: PlaintextReport | None
     clock: Any
     access: Callable[[], None]
     stopping: bool = field(init=False, default=False)
@@ -71,7 +76,7 @@ class Daemon(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
-        """Bind the listener, or say in one line why not and end the process with status 1."""
+        """Bind the listeners, or say in one line why not and end the process with status 1."""
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ListenError as e:
@@ -169,6 +174,8 @@ class Daemon(MultiService):
             "in_flight": self.relay.in_flight,
             "connections": self.site.connections + len(self.sockets.sockets),
             "outcomes": dict(sorted(self.front.counts.items())),
+            # The same of the second port.
+            "outcomes_http": None if self.redirect is None else dict(sorted(_counts(self.redirect).items())),
             "handshakes": [
                 {"version": version, "group": group, "count": count}
                 for (version, group), count in sorted(self.front.handshakes.items())
@@ -184,6 +191,7 @@ class Daemon(MultiService):
                 for name in self.upstreams.servers
             },
             "hsts": None if self.ramp is None else {"max_age": self.ramp.max_age, "step": self.ramp.state.step},
+            "plaintext": [] if self.plaintext is None else self.plaintext.shown(),
             "generation": None if self.store is None else self.store.generation,
             "certificates": [
                 {
@@ -196,3 +204,8 @@ class Daemon(MultiService):
                 for finding in findings
             ],
         }
+
+
+def _counts(listener: Listener) -> Mapping[str, int]:
+    assert isinstance(listener.factory, FrontFactory)
+    return listener.factory.counts

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.logger import Logger
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 
-from mcptunnel.config.schema import Config
+from mcptunnel.config.schema import Config, TlsConfig
 from mcptunnel.config.secrets import token_digest
+from mcptunnel.core.acme import exempting
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
@@ -24,11 +26,14 @@ from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.hsts import Ramp, first_promise, refuse_self_signed
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.redirect import redirect_listener
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
+from mcptunnel.services.stragglers import PlaintextReport, reports
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
+from mcptunnel.web.challenges import Challenges
 from mcptunnel.web.gate import Gate
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.site import Site
@@ -48,13 +53,17 @@ def build(config: Config, reactor: Any) -> Daemon:
     """
     log = Logger()
     server, tls = config.server, config.server.tls
-    for warning in config.warnings:
+    for warning in (*config.warnings, *_unready(tls)):
         log.warn("{text}", text=warning)
 
     # Who it is, who may come in, and what is remembered.
     hosts = host_policy_from(config)
-    gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config))
+    gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config), challenges=tls.acme_webroot is not None)
     record, flush = access_from(config.logging)
+    plaintext = None
+    if reports(config):
+        https = HttpsPolicy.from_config(server.public_url, hosts, lambda: listener.inet_port)
+        plaintext = PlaintextReport(https=https, clock=reactor.seconds, then=record)
 
     # What is served: servers, the relay between them and the clients, and its addresses.
     upstreams = Upstreams.from_config(config, reactor)
@@ -62,7 +71,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     streams = Streams(reactor.seconds, reactor.callLater)
     sockets = McpSocketFactory(server.limits, reactor)
 
-    # Three things that exist only further down are called by what is made here.
+    # Some things that exist only further down are called by what is made here.
     def socket(target: Target) -> IResource:
         return McpSocketResource(relay, target, sockets, report)
 
@@ -77,11 +86,11 @@ def build(config: Config, reactor: Any) -> Daemon:
 
     # The edge: HTTP on connections that the front has decided.
     site = Site(
-        Nothing(),  # type: ignore[no-untyped-call]
+        _elsewhere(tls),
         resolver_from(config),
         reactor,
         admit=gate,
-        on_record=record,
+        on_record=plaintext or record,
         limits=server.limits,
         headers=config.security.headers,
         hsts=first_promise(tls),
@@ -114,6 +123,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     listener = Listener(
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
+    redirect = redirect_listener(config, reactor, site, hosts, front, listener)
     watch = None
     if store is not None:
         watch = CertificateWatch(
@@ -134,9 +144,11 @@ def build(config: Config, reactor: Any) -> Daemon:
         sockets=sockets,
         listener=listener,
         front=front,
+        redirect=redirect,
         store=store,
         watch=watch,
         ramp=ramp,
+        plaintext=plaintext,
         clock=reactor,
         access=flush,
     )
@@ -146,7 +158,15 @@ def build(config: Config, reactor: Any) -> Daemon:
     if ramp is not None:
         ramp.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    if redirect is not None:
+        redirect.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
+
+
+def _elsewhere(tls: TlsConfig) -> Resource:
+    """What lies at addresses that are no routes."""
+    nothing = Nothing()  # type: ignore[no-untyped-call]
+    return nothing if tls.acme_webroot is None else Challenges(tls.acme_webroot, nothing)
 
 
 def _keyring(config: Config) -> Keyring:
@@ -159,6 +179,16 @@ def _anonymous(config: Config) -> bool:
     The configuration has been refused already where a listener off loopback would show servers to the world.
     """
     return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
+
+
+def _unready(tls: TlsConfig) -> list[str]:
+    """The directory is looked at when a challenge comes, not before: it may still be made."""
+    if tls.acme_webroot is None or os.path.isdir(tls.acme_webroot):
+        return []
+    return [
+        f"server.tls.acme_webroot: there is no directory {tls.acme_webroot}, so no challenge can be answered; make it, "
+        "or name the one that the ACME client writes to"
+    ]
 
 
 def _uncovered(config: Config, store: CertificateStore) -> list[str]:
@@ -177,8 +207,13 @@ def _uncovered(config: Config, store: CertificateStore) -> list[str]:
 
 def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any]:
     """What answers plaintext that the mode does not serve."""
+    tls = config.server.tls
+    decisions = {
+        Action.REFUSE_BAD_REQUEST: tls_only,
+        Action.REFUSE_NOT_PROXY: behind_proxy(tls.loopback_health),
+        Action.REFUSE_INSECURE: require_https(HttpsPolicy.from_config(config.server.public_url, hosts)),
+    }
     return {
-        Action.REFUSE_BAD_REQUEST: site.refusing(tls_only),
-        Action.REFUSE_NOT_PROXY: site.refusing(behind_proxy(config.server.tls.loopback_health)),
-        Action.REFUSE_INSECURE: site.refusing(require_https(HttpsPolicy.from_config(config.server.public_url, hosts))),
+        action: site.refusing(decide if tls.acme_webroot is None else exempting(decide))
+        for action, decide in decisions.items()
     }
