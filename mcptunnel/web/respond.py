@@ -1,7 +1,7 @@
 """What every response has in common: status line, Date, security headers, and the body of a refusal.
 
-The common header lines are made once per second and scheme, as one block of bytes. They never replace what a resource
-has set itself.
+The common header lines are made once per second and scheme, as one block of bytes. They give way to what a resource has
+set itself, but for those that the operator has decided about.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class CommonHeaders:
 
     Attributes:
         names: Names of all lines that may occur, in lower case.
+        decided: Names of security headers of which the operator has said what becomes of them, in lower case: no
+            resource knows better.
 
     Raises:
         ValueError: An override is not a header line.
@@ -67,6 +69,9 @@ class CommonHeaders:
                 chosen.pop(name.lower(), None)
             else:
                 chosen[name.lower()] = (name, value)
+        self.decided: Final = frozenset(
+            name.lower().encode("latin-1") for name in DEFAULT_HEADERS if name.lower() in map(str.lower, overrides)
+        )
         self._pairs: Final = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in chosen.values())
         self._blocks = (b"", b"")
         self._date = b""
