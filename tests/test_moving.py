@@ -10,9 +10,11 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -21,7 +23,7 @@ from attrs import frozen
 from mcptunnel.config.schema import CertificatePair
 from mcptunnel.test.tls.certs import mint
 from tests.certificates import NAME, authority, client_context, issue
-from tests.clients import CLIENT, HttpClient, Reply
+from tests.clients import CLIENT, HttpClient, Reply, websocket
 from tests.daemon import Daemon, DaemonCase, python_env, twistd
 from tests.processes import Process, free_port, require
 
@@ -159,6 +161,9 @@ class PortsTests(MovingCase):
             for client in (HttpClient(port=self.number(http), tls=None), HttpClient(port=daemon.port)):
                 reply = client.modern(DEMO, "tools/call", name="echo", arguments={"text": "hi"})
                 self.assertEqual((reply.status, reply.text), (200, "hi"), mode)
+            with websocket(self.number(http), source="127.0.0.12") as spoken:
+                self.assertIn("serverInfo", spoken.initialize())
+            self.assertEqual(daemon.record(client="127.0.0.12", protocol="ws", scheme="http")["status"], 101)
             plain = self.curl(f"{http}/health/live")
             self.assertEqual((plain.status, plain.header("Strict-Transport-Security")), (200, None))
             claim = ("--header", "X-Forwarded-Proto: https", "--header", "X-Forwarded-For: 198.51.100.7")
@@ -217,6 +222,41 @@ class PortsTests(MovingCase):
 
     def health_in_flight(self, daemon: Daemon) -> int:
         return int(self.curl(f"https://{NAME}:{daemon.port}/health").problem["in_flight"])
+
+
+# What systemd does: two listening sockets as descriptors 3 and 4, and the variables that say so.
+LAUNCH: Final = """
+import os, socket, sys
+for number, port in ((3, sys.argv[1]), (4, sys.argv[2])):
+    with socket.create_server(("127.0.0.1", int(port))) as listening:
+        # Out of the way first: it may have one of the two numbers.
+        high = os.dup2(listening.fileno(), 20 + number)
+os.dup2(23, 3)
+os.dup2(24, 4)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class SystemdTests(MovingCase):
+    """Both ports as sockets that are passed."""
+
+    def twistd(self, config: Path) -> list[str]:
+        return [sys.executable, "-c", LAUNCH, *self.passed, *twistd(config)]
+
+    def test_both_sockets_are_taken(self) -> None:
+        """The redirect leads to the port that the first one has, which no setting says."""
+        port, http = free_port(), free_port()
+        self.passed = (str(port), str(http))
+        self.daemon(
+            "application",
+            port=port,
+            server={"host": "systemd:0", "public_url": None},
+            tls={"redirect_http": {"port": 80, "host": "systemd:1"}},
+        )
+        self.assertEqual(self.curl(f"https://localhost:{port}/health/live").status, 200)
+        got = self.curl(f"http://localhost:{http}/mcp")
+        self.assertEqual((got.status, got.redirect), (308, f"https://localhost:{port}/mcp"))
 
 
 class ChallengeTests(MovingCase):
@@ -343,6 +383,15 @@ class RampTests(MovingCase):
             self.assertTrue(chunk, data)
             data += chunk
         return data
+
+    def test_an_address_in_digits_is_promised_nothing(self) -> None:
+        """RFC 6797 §8.1.1; nor is anybody by http."""
+        daemon = self.run_ramp(issue(self.place, "ramp"))
+        for host in ("127.0.0.1", "[::1]"):
+            got = self.curl(f"https://localhost:{daemon.port}/health/live", "--header", f"Host: {host}:{daemon.port}")
+            self.assertEqual((got.status, got.header("Strict-Transport-Security")), (200, None))
+        got = self.curl(f"http://{NAME}:{daemon.port}/health/live")
+        self.assertEqual((got.status, got.header("Strict-Transport-Security")), (400, None))
 
     def test_without_a_file_it_begins_anew(self) -> None:
         """The counterpart."""

@@ -87,8 +87,8 @@ class Stragglers:
         known.last = now
         known.principal = record.principal or known.principal
         known.credential = known.credential or record.credential
-        known.host, known.path = record.host[:_LONGEST], record.path[:_LONGEST]
-        known.verb, known.verdict, known.peer = record.verb, record.verdict, record.peer
+        known.verb, known.host, known.path = (text[:_LONGEST] for text in (record.verb, record.host, record.path))
+        known.verdict, known.peer = record.verdict, record.peer
         return known if self._worth_a_word(known, now) else None
 
     def newest(self, most: int) -> list[Straggler]:

@@ -53,6 +53,6 @@ class StragglersTests(SynchronousTestCase):
     def test_what_a_client_chooses_is_cut(self) -> None:
         """A thousand of them shall not fill memory."""
         table = Stragglers()
-        known = table.note("a", record(path="/" * 10_000, host="h" * 10_000), 0.0)
+        known = table.note("a", record(verb="V" * 10_000, path="/" * 10_000, host="h" * 10_000), 0.0)
         assert known is not None
-        self.assertEqual((len(known.path), len(known.host)), (200, 200))
+        self.assertEqual((len(known.verb), len(known.path), len(known.host)), (200, 200, 200))

@@ -138,6 +138,41 @@ class RedirectTests(RedirectCase):
         )
 
 
+class FrontTests(RedirectCase):
+    """What happens before the first request is as on the first port."""
+
+    def test_proxy_headers_of_listed_peers_are_believed(self) -> None:
+        """And of nobody else."""
+        daemon = self.build(
+            self.text(
+                tls=", trusted_proxies: [10.0.0.5]",
+                server="public_url: https://mcp.example.com, proxy_protocol: optional",
+            )
+        )
+        header = b"PROXY TCP4 192.0.2.9 192.0.2.1 4000 80\r\n"
+        request = b"GET / HTTP/1.1\r\nHost: mcp.example.com\r\n\r\n"
+        front = self.front(daemon)
+        for peer, status in (("10.0.0.5", b"HTTP/1.1 308 "), ("192.0.2.1", b"")):
+            transport = Wire(peerAddress=IPv4Address("TCP", peer, 4000))
+            protocol: Any = front.buildProtocol(transport.getPeer())
+            protocol.makeConnection(transport)
+            protocol.dataReceived(header + request)
+            self.assertEqual(transport.value()[:13], status)
+        self.assertEqual([one["client"] for one in daemon.details()["plaintext"]], ["192.0.2.9"])
+        self.assertEqual(front.counts["proxy_untrusted"], 1)
+
+    def test_silence_is_ended(self) -> None:
+        """After ``server.limits.preface_timeout``."""
+        daemon = self.build(self.text())
+        transport = Wire(peerAddress=IPv4Address("TCP", "192.0.2.1", 4000))
+        protocol: Any = self.front(daemon).buildProtocol(transport.getPeer())
+        protocol.makeConnection(transport)
+        self.reactor.pump([1.0] * 4)
+        self.assertFalse(transport.disconnected)
+        self.reactor.pump([1.0] * 2)
+        self.assertTrue(transport.disconnected)
+
+
 class PortTests(RedirectCase):
     """Where it listens, and what it shares with the first port."""
 
