@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from mcptunnel.core.hsts import RampState, hsts
 from mcptunnel.tls.chain import self_signed
 from mcptunnel.tls.pem import read_chain, read_file
 
-__all__ = ["Ramp", "first_promise", "refuse_self_signed"]
+__all__ = ["Ramp", "first_promise", "ramp_from", "refuse_self_signed"]
 
 _SETTING: Final = "server.tls.hsts_ramp"
 
@@ -32,6 +32,26 @@ _SETTING: Final = "server.tls.hsts_ramp"
 def first_promise(tls: TlsConfig) -> str | None:
     """What the site promises before anything is known of renewals; None for nothing."""
     return _promise(tls, RampState()) if tls.hsts_enabled else None
+
+
+def ramp_from(
+    tls: TlsConfig, facts: Callable[[], Sequence[Facts]], promise: Callable[[str | None], None], clock: Any
+) -> Ramp | None:
+    """The ramp of ``server.tls.hsts_ramp``, None where the promise is whole from the beginning.
+
+    Args:
+        tls: A mode that speaks TLS.
+        facts: Asked for the certificates in service, the first leaf first.
+        promise: See :class:`Ramp`.
+        clock: See :class:`Ramp`.
+
+    Raises:
+        CertificateError: The first certificate is self-signed.
+    """
+    if tls.hsts_ramp is None:
+        return None
+    refuse_self_signed(tls)
+    return Ramp(tls=tls, leaf=lambda: facts()[0], promise=promise, clock=clock)
 
 
 def refuse_self_signed(tls: TlsConfig) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mcptunnel.config.schema import Config
-from mcptunnel.core.acme import exempting
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.plaintext import HttpsPolicy, require_https
+from mcptunnel.services.acme import beside_challenges
 from mcptunnel.services.listener import Listener
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -65,4 +65,4 @@ def redirect_listener(
 
 def _refusing(config: Config, site: Site, hosts: HostPolicy, https: Listener) -> Any:
     decide = require_https(HttpsPolicy.from_config(config.server.public_url, hosts, lambda: https.inet_port))
-    return site.refusing(decide if config.server.tls.acme_webroot is None else exempting(decide))
+    return site.refusing(beside_challenges(config.server.tls, decide))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.logger import Logger
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 
-from mcptunnel.config.schema import Config, TlsConfig
+from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
-from mcptunnel.core.acme import exempting
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
@@ -20,10 +18,11 @@ from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
+from mcptunnel.services.acme import beside_challenges, elsewhere, unready
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
-from mcptunnel.services.hsts import Ramp, first_promise, refuse_self_signed
+from mcptunnel.services.hsts import first_promise, ramp_from
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.redirect import redirect_listener
@@ -33,11 +32,10 @@ from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
-from mcptunnel.web.challenges import Challenges
 from mcptunnel.web.gate import Gate
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.site import Site
-from mcptunnel.web.tree import Nothing, routes
+from mcptunnel.web.tree import routes
 from mcptunnel.ws.protocol import McpSocketFactory
 from mcptunnel.ws.resource import McpSocketResource
 
@@ -53,7 +51,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     """
     log = Logger()
     server, tls = config.server, config.server.tls
-    for warning in (*config.warnings, *_unready(tls)):
+    for warning in (*config.warnings, *unready(tls)):
         log.warn("{text}", text=warning)
 
     # Who it is, who may come in, and what is remembered.
@@ -86,7 +84,7 @@ def build(config: Config, reactor: Any) -> Daemon:
 
     # The edge: HTTP on connections that the front has decided.
     site = Site(
-        _elsewhere(tls),
+        elsewhere(tls),
         resolver_from(config),
         reactor,
         admit=gate,
@@ -104,7 +102,6 @@ def build(config: Config, reactor: Any) -> Daemon:
         ),
     )
     store = CertificateStore.from_config(tls, reactor.seconds()) if tls.mode in ("application", "auto") else None
-    refuse_self_signed(tls)
     front = FrontFactory(
         mode=tls.mode,
         proxy_protocol=server.proxy_protocol,
@@ -132,10 +129,7 @@ def build(config: Config, reactor: Any) -> Daemon:
             interval=tls.expiry_check_interval,
             clock=reactor,
         )
-    ramp = None
-    if store is not None and tls.hsts_ramp is not None:
-        certificates = store.facts
-        ramp = Ramp(tls=tls, leaf=lambda: certificates()[0], promise=site.common.promise, clock=reactor)
+    ramp = None if store is None else ramp_from(tls, store.facts, site.common.promise, reactor)
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -163,12 +157,6 @@ def build(config: Config, reactor: Any) -> Daemon:
     return daemon
 
 
-def _elsewhere(tls: TlsConfig) -> Resource:
-    """What lies at addresses that are no routes."""
-    nothing = Nothing()  # type: ignore[no-untyped-call]
-    return nothing if tls.acme_webroot is None else Challenges(tls.acme_webroot, nothing)
-
-
 def _keyring(config: Config) -> Keyring:
     return Keyring((token_digest(token), Principal(name=token.name, allow=token.allow)) for token in config.auth.tokens)
 
@@ -179,16 +167,6 @@ def _anonymous(config: Config) -> bool:
     The configuration has been refused already where a listener off loopback would show servers to the world.
     """
     return config.auth.anonymous or not (config.auth.tokens or config.auth.jwt or config.auth.client_certificates)
-
-
-def _unready(tls: TlsConfig) -> list[str]:
-    """The directory is looked at when a challenge comes, not before: it may still be made."""
-    if tls.acme_webroot is None or os.path.isdir(tls.acme_webroot):
-        return []
-    return [
-        f"server.tls.acme_webroot: there is no directory {tls.acme_webroot}, so no challenge can be answered; make it, "
-        "or name the one that the ACME client writes to"
-    ]
 
 
 def _uncovered(config: Config, store: CertificateStore) -> list[str]:
@@ -213,7 +191,4 @@ def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any
         Action.REFUSE_NOT_PROXY: behind_proxy(tls.loopback_health),
         Action.REFUSE_INSECURE: require_https(HttpsPolicy.from_config(config.server.public_url, hosts)),
     }
-    return {
-        action: site.refusing(decide if tls.acme_webroot is None else exempting(decide))
-        for action, decide in decisions.items()
-    }
+    return {action: site.refusing(beside_challenges(tls, decide)) for action, decide in decisions.items()}

@@ -159,7 +159,7 @@ class FrontTests(RedirectCase):
             protocol.dataReceived(header + request)
             self.assertEqual(transport.value()[:13], status)
         self.assertEqual([one["client"] for one in daemon.details()["plaintext"]], ["192.0.2.9"])
-        self.assertEqual(front.counts["proxy_untrusted"], 1)
+        self.assertEqual(daemon.details()["outcomes_http"]["proxy_untrusted"], 1)
 
     def test_silence_is_ended(self) -> None:
         """After ``server.limits.preface_timeout``."""
