@@ -130,6 +130,7 @@ class DaemonCase(OutsideCase):
         tls: Mapping[str, Any] | None = None,
         server: Mapping[str, Any] | None = None,
         servers: Mapping[str, Any] | None = None,
+        port: int | None = None,
         **sections: Any,
     ) -> Daemon:
         """Start a daemon; it is stopped, and must stop cleanly, when the test ends.
@@ -140,9 +141,10 @@ class DaemonCase(OutsideCase):
             tls: More of ``server.tls``.
             server: More of ``server``.
             servers: ``mcpServers``; the demo server as a child process named ``demo`` unless given.
+            port: Where it listens; any free port unless given.
             sections: Other sections; ``auth`` is anonymous unless given.
         """
-        port = free_port()
+        port = port or free_port()
         access = self.place / f"access-{port}.log"
         tls_section: dict[str, Any] = {"mode": mode, "trusted_proxies": list(trusted), **(tls or {})}
         if mode in ("application", "auto") and "cert_file" not in tls_section:

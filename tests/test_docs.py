@@ -9,19 +9,22 @@ A block that is to be run has a comment before it::
         what it prints, where … stands for anything
 
 ``console`` blocks must print what they show, ``bash`` and ``python`` blocks must succeed, and ``.. tested NAME`` before
-a ``python`` block saves it as a file for a later command. Blocks run in the order of the page. Every ``yaml`` block is
-read by the configuration loader, every ``json`` block by a JSON parser, marked or not.
+a ``python`` or ``yaml`` block saves it as a file for a later command. Blocks run in the order of the page. Every
+``yaml`` block is read by the configuration loader, every ``json`` block by a JSON parser, marked or not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +35,7 @@ from tests.daemon import DaemonCase, python_env
 from tests.processes import ROOT, free_port, require
 
 DOCS: Final = ROOT / "docs"
-GUIDES: Final = ("tls-modes", "reverse-proxies", "mcp", "security", "clients", "performance")
+GUIDES: Final = ("tls-modes", "moving-to-https", "reverse-proxies", "mcp", "security", "clients", "performance")
 SECONDS: Final = 60.0
 
 _BLOCK: Final = re.compile(
@@ -142,6 +145,7 @@ class RunTests(DaemonCase):
         super().setUp()
         require("curl")
         self.port, clock = free_port(), free_port()
+        self.ports = {"8080": free_port(), "8443": free_port()}
         self.environ = {
             **os.environ,
             **python_env(),
@@ -151,6 +155,7 @@ class RunTests(DaemonCase):
         }
         (self.place / "bin").mkdir()
         self.program("python3", 'exec "$PYTHON" "$@"')
+        self.program("twistd", f'exec "$PYTHON" {Path(sys.executable).with_name("twistd")} "$@"')
         self.program(
             "mcptunnel", 'exec "$PYTHON" -c "import sys; from mcptunnel.cli import main; sys.exit(main())" "$@"'
         )
@@ -189,8 +194,9 @@ class RunTests(DaemonCase):
         )
 
     def ours(self, body: str) -> str:
-        """With the port of this test's daemon."""
-        return body.replace("localhost:3000", f"localhost:{self.port}")
+        """With the port of this test's daemon, and free ones for those that a guide starts."""
+        body = body.replace("localhost:3000", f"localhost:{self.port}")
+        return re.sub(r"(?<=localhost:)8\d{3}|(?<=port: )8\d{3}", lambda match: str(self.ports[match[0]]), body)
 
     def succeed(self, block: Block, script: str) -> str:
         done = self.bash(script)
@@ -208,6 +214,8 @@ class RunTests(DaemonCase):
             file.write_text(body)
             if not block.name:
                 self.succeed(block, f"python3 {file.name}")
+        elif block.kind == "yaml":
+            (self.place / block.name).write_text(body)
         else:
             self.assertEqual(block.kind, "bash", block.place)
             self.succeed(block, body)
@@ -220,7 +228,21 @@ class RunTests(DaemonCase):
 
     def test_tls_modes(self) -> None:
         """The development certificate, and health over https."""
-        self.run_guide("tls-modes", 3)
+        self.run_guide("tls-modes", 2)
+
+    def test_moving_to_https(self) -> None:
+        """Both ports, the report, challenges, and what is left when http is closed."""
+        self.addCleanup(self.end, "moving.pid")
+        self.run_guide("moving-to-https", 7)
+
+    def end(self, pid_file: str) -> None:
+        """The daemon that a guide started, if a failure has kept the guide from ending it."""
+        path = self.place / pid_file
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGTERM)
+        until = time.monotonic() + 10
+        while path.exists() and time.monotonic() < until:
+            time.sleep(0.05)
 
     def test_reverse_proxies(self) -> None:
         """What explain prints."""

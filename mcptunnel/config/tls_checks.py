@@ -219,9 +219,16 @@ def _check_redirect(config: Config, report: Report) -> None:
         report.error(key, "server.host is no address that a second port could be opened on; add host")
     elif redirect.port == config.server.port != 0 and redirect.host in (None, config.server.host):
         report.error(key, "the port is that of server; give http a port of its own, such as 80")
-    elif redirect.action == "redirect" and config.server.public_url is None and report.sound("server.public_url"):
-        report.warn(key, "without server.public_url nobody is redirected, only told to use https; set it")
+    elif redirect.action == "redirect" and not _named(config) and report.sound("server.public_url"):
+        report.warn(
+            key, "without server.public_url only this machine is redirected, others are told to use https; set it"
+        )
     _check_serving(config, redirect, report)
+
+
+def _named(config: Config) -> bool:
+    """Whether the configuration says what clients call us."""
+    return config.server.public_url is not None or any(host != "*" for host in config.security.allowed_hosts)
 
 
 def _check_serving(config: Config, redirect: RedirectConfig, report: Report) -> None:

@@ -19,7 +19,17 @@ from mcptunnel.core.addresses import peer_address
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.hosts import HostPolicy, authority, split_host
 
-__all__ = ["Decide", "Decision", "HttpsPolicy", "PlainRequest", "Redirect", "behind_proxy", "require_https", "tls_only"]
+__all__ = [
+    "Decide",
+    "Decision",
+    "HttpsPolicy",
+    "PlainRequest",
+    "Redirect",
+    "behind_proxy",
+    "origin_path",
+    "require_https",
+    "tls_only",
+]
 
 # Headers whose presence means that a secret crossed the network in the clear.
 _CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"mcp-session-id", b"x-api-key"})
@@ -39,6 +49,7 @@ class PlainRequest:
         host: Value of the Host header, empty when there is none.
         headers: Names of all header lines, lower case.
         peer: Address of the peer (after a believed PROXY header), ``unix:`` on a UNIX socket.
+        scheme: ``https`` if a listed proxy has said that its client came so.
     """
 
     method: bytes
@@ -46,6 +57,12 @@ class PlainRequest:
     host: bytes = b""
     headers: frozenset[bytes] = frozenset()
     peer: str = ""
+    scheme: str = "http"
+
+    @property
+    def credential(self) -> bool:
+        """Whether something came along that the network should not have seen."""
+        return bool(self.headers & _CREDENTIALS) or _QUERY_CREDENTIAL in self.target.lower()
 
 
 @frozen(kw_only=True)
@@ -68,13 +85,18 @@ class HttpsPolicy:
     Attributes:
         public: ``host`` or ``host:port`` of an https ``server.public_url``, or None.
         hosts: The names we have. Only those that are written down count here, not "any host" and "any address".
+        port: Asked for the port that speaks TLS, or None while it has none; itself None where that is the very port
+            that the request came to.
     """
 
     public: str | None = None
     hosts: HostPolicy = field(factory=HostPolicy)
+    port: Callable[[], int | None] | None = None
 
     @classmethod
-    def from_config(cls, public_url: str | None, hosts: HostPolicy) -> HttpsPolicy:
+    def from_config(
+        cls, public_url: str | None, hosts: HostPolicy, port: Callable[[], int | None] | None = None
+    ) -> HttpsPolicy:
         """From ``server.public_url`` and the policy that ``security.allowed_hosts`` led to.
 
         Raises:
@@ -82,37 +104,54 @@ class HttpsPolicy:
         """
         parts = urlsplit(public_url or "")
         public = authority(*split_host(parts.netloc), "https") if parts.scheme == "https" else None
-        return cls(public=public, hosts=hosts)
+        return cls(public=public, hosts=hosts, port=port)
 
     def authority(self, host: bytes) -> str | None:
         """The authority of the https URL for a client who asked for ``host``, or None if none is configured.
 
-        A name of ours keeps the port the client used: this very port speaks TLS too.
+        Where this very port speaks TLS too, a name of ours keeps the port the client used. Where another one does, the
+        public URL knows best what clients call it.
         """
+        if self.port is not None and self.public is not None:
+            return self.public
         try:
             name, port = split_host(host.decode("ascii"))
         except ValueError:
             return self.public
-        if (name, port) in self.hosts.hosts or (name, None) in self.hosts.hosts:
-            return authority(name, port, "https")
-        return self.public
+        if self.port is not None:
+            port = self.port()
+            ours = port is not None and any(name == known for known, _ in self.hosts.hosts)
+        else:
+            ours = (name, port) in self.hosts.hosts or (name, None) in self.hosts.hosts
+        return authority(name, port, "https") if ours else self.public
+
+    def hint(self) -> str:
+        """Where https is spoken, if no name can be given."""
+        port = None if self.port is None else self.port()
+        if port is not None:
+            return f"use https on port {port}"
+        return "use https on this same port" if self.port is None else "use https"
 
 
 def require_https(policy: HttpsPolicy) -> Decide:
-    """Mode ``auto``, untrusted plaintext: 308 for GET and HEAD without credentials, 403 for everything else."""
+    """308 for GET and HEAD without credentials, 403 for everything else.
+
+    For untrusted plaintext in mode ``auto``, and for everything on the port of ``server.tls.redirect_http``.
+    """
 
     def decide(request: PlainRequest) -> Decision:
+        if request.scheme == "https":
+            # A redirect would come back here, and so on without end.
+            return RequestError(
+                403, "wrong_port", f"a proxy brings its https clients to the port for http; let it {policy.hint()}"
+            )
         place = policy.authority(request.host)
-        path = _path(request.target)
-        harmless = (
-            request.method in (b"GET", b"HEAD")
-            and not request.headers & _CREDENTIALS
-            and _QUERY_CREDENTIAL not in request.target.lower()
-        )
+        path = origin_path(request.target)
+        harmless = request.method in (b"GET", b"HEAD") and not request.credential
         if harmless and place is not None and path is not None:
             return Redirect(location=b"https://" + place.encode("ascii") + path)
         where = (path or b"/").partition(b"?")[0].decode("ascii")
-        use = f"use https://{place}{where}" if place is not None else "use https on this same port"
+        use = f"use https://{place}{where}" if place is not None else policy.hint()
         if harmless:
             return RequestError(403, "https_required", f"plaintext is not served to this peer; {use}")
         return RequestError(
@@ -159,7 +198,7 @@ def _is_loopback(peer: str) -> bool:
     return address is not None and ip_address(address).is_loopback
 
 
-def _path(target: bytes) -> bytes | None:
+def origin_path(target: bytes) -> bytes | None:
     """Path and query of a request target, or None where there is none that may be repeated in a header."""
     if not target.startswith(b"/"):
         # RFC 9112 §3.2.2: the absolute form; its authority is the client's claim and is not repeated.

@@ -24,6 +24,7 @@ class Record:
         host: Host as the client named it.
         verdict: How the identity was decided, see :class:`mcptunnel.core.forwarded.Identity`.
         principal: Name of the credential's owner; ``anonymous`` without one; None before the gate.
+        credential: Something came along that only the principal may have; known where it matters, in plaintext.
         verb: HTTP method.
         path: Path without the query string, which may hold what should not be logged.
         era: ``legacy`` or ``modern``, None outside MCP.
@@ -46,6 +47,7 @@ class Record:
     host: str = ""
     verdict: str = "direct"
     principal: str | None = None
+    credential: bool = False
     verb: str = ""
     path: str = ""
     era: str | None = None

@@ -20,7 +20,8 @@ __all__ = ["AccessLog", "as_json", "as_text"]
 
 _encode: Final = msgspec.json.Encoder().encode
 _SPECIAL: Final = re.compile(r'["\\]')
-_FIELDS: Final = tuple(field.name for field in attrs.fields(Record) if field.name != "started")
+# What is said in another form, or to others.
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Record) if field.name not in ("started", "credential"))
 
 
 def as_json(record: Record) -> str:

@@ -53,7 +53,7 @@ def admin_from(
         reactor,
         admit=AdminGate(hosts, _digest(config), local=local),
         limits=limits,
-        hsts_max_age=None,
+        hsts=None,
         routes={
             b"/metrics": MetricsResource(Metrics(figures).page, CONTENT_TYPE),
             b"/admin/reload": ReloadResource(reload),

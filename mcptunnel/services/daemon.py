@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import astuple, define, field
@@ -20,8 +20,10 @@ from mcptunnel.observe.figures import Figures, Judged
 from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.filewatch import Outcome
+from mcptunnel.services.hsts import Ramp
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.rotation import Rotation
+from mcptunnel.services.stragglers import PlaintextReport
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
@@ -47,9 +49,12 @@ class Daemon(MultiService):
         sockets: WebSockets.
         listener: The bound endpoint.
         front: What becomes of each connection.
+        redirect: The second endpoint, for http; None without one.
         store: Certificates in service; None in the modes without TLS.
         rotation: Keeps them the same as their files; None in the modes without TLS.
         watch: Their expiry; None in the modes without TLS.
+        ramp: The promise of https that grows; None where it is whole from the beginning.
+        plaintext: Who comes by http although there is https; None where there is none.
         clock: The reactor.
         access: Brings the last access records to where they go.
         admin: The operator's listener; None without one.
@@ -62,9 +67,12 @@ class Daemon(MultiService):
     sockets: McpSocketFactory
     listener: Listener
     front: FrontFactory
+    redirect: Listener | None
     store: CertificateStore | None
     rotation: Rotation | None
     watch: CertificateWatch | None
+    ramp: Ramp | None
+    plaintext: PlaintextReport | None
     clock: Any
     access: Callable[[], None]
     admin: AdminSide | None = None
@@ -76,7 +84,7 @@ class Daemon(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
-        """Bind the listener, or say in one line why not and end the process with status 1."""
+        """Bind the listeners, or say in one line why not and end the process with status 1."""
         try:
             super().privilegedStartService()  # type: ignore[no-untyped-call]
         except ListenError as e:
@@ -208,6 +216,8 @@ class Daemon(MultiService):
             "in_flight": self.relay.in_flight,
             "connections": self.site.connections + len(self.sockets.sockets),
             "outcomes": dict(sorted(self.front.tally.counts.items())),
+            # The same of the second port.
+            "outcomes_http": None if self.redirect is None else dict(sorted(_counts(self.redirect).items())),
             "handshakes": [
                 {
                     "version": key.version,
@@ -229,6 +239,8 @@ class Daemon(MultiService):
                 }
                 for name in self.upstreams.servers
             },
+            "hsts": None if self.ramp is None else {"max_age": self.ramp.max_age, "step": self.ramp.state.step},
+            "plaintext": [] if self.plaintext is None else self.plaintext.shown(),
             "generation": None if self.store is None else self.store.generation,
             # Why what is on disk is not what is in service.
             "refused": None if self.rotation is None else self.rotation.trouble,
@@ -243,3 +255,8 @@ class Daemon(MultiService):
                 for finding in findings
             ],
         }
+
+
+def _counts(listener: Listener) -> Mapping[str, int]:
+    assert isinstance(listener.factory, FrontFactory)
+    return listener.factory.tally.counts

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
+from attrs import evolve
+
 from mcptunnel.config.schema import Config
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.forwarded import ForwardedPolicy, Resolver
-from mcptunnel.core.hosts import HostPolicy
+from mcptunnel.core.hosts import HostPolicy, split_host
 
 __all__ = ["host_policy_from", "resolver_from"]
 
@@ -16,12 +20,18 @@ def host_policy_from(config: Config) -> HostPolicy:
     Raises:
         ValueError: An entry cannot be read; a configuration that was loaded has none of these.
     """
-    return HostPolicy.build(
+    policy = HostPolicy.build(
         public_url=config.server.public_url,
         allowed_hosts=config.security.allowed_hosts,
         allowed_origins=config.security.allowed_origins,
         bound_host=config.server.host,
     )
+    redirect, url = config.server.tls.redirect_http, config.server.public_url
+    if redirect is None or redirect.action != "serve" or url is None or config.security.allowed_hosts:
+        return policy
+    # While clients move, they still call us by the same name on the port for http.
+    name, _ = split_host(urlsplit(url).netloc)
+    return evolve(policy, hosts=policy.hosts | {(name, redirect.port)})
 
 
 def resolver_from(config: Config) -> Resolver:

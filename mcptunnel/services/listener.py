@@ -25,8 +25,9 @@ class Listener(Service):
     Attributes:
         endpoint: What to listen on.
         factory: Builds what serves a connection.
-        host: ``server.host``, for messages.
-        port: ``server.port``, for messages.
+        host: Its ``host`` in the configuration, for messages.
+        port: Its ``port`` in the configuration, for messages.
+        section: Where these two stand.
         drain: Called when no new connections come any more; the service has stopped when its Deferred fires.
             None to stop at once.
     """
@@ -35,6 +36,7 @@ class Listener(Service):
     factory: IProtocolFactory
     host: str
     port: int
+    section: str = "server"
     drain: Callable[[], Deferred[Any]] | None = None
     _listening: IListeningPort | None = field(init=False, default=None)
 
@@ -44,6 +46,11 @@ class Listener(Service):
     def address(self) -> IAddress | None:
         """Where it listens now, with the real port where 0 was asked for; None while it does not."""
         return None if self._listening is None else self._listening.getHost()
+
+    @property
+    def inet_port(self) -> int | None:
+        """The port it listens on now; None while it does not, and on a UNIX socket."""
+        return getattr(self.address, "port", None)
 
     def privilegedStartService(self) -> None:
         """Listen.
@@ -57,7 +64,7 @@ class Listener(Service):
         self.endpoint.listen(self.factory).addCallbacks(self._started, failures.append)
         for failure in failures:
             assert failure.value is not None
-            raise explain(self.host, self.port, failure.value) from failure.value
+            raise explain(self.host, self.port, failure.value, self.section) from failure.value
 
     def startService(self) -> None:
         self.privilegedStartService()

@@ -20,16 +20,20 @@ from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
+from mcptunnel.services.acme import beside_challenges, elsewhere, unready
 from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
+from mcptunnel.services.hsts import first_promise, ramp_from
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.recognizing import recognizer_from
+from mcptunnel.services.redirect import redirect_listener
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
 from mcptunnel.services.rotation import rotation_from
 from mcptunnel.services.selfcheck import SelfCheck
+from mcptunnel.services.stragglers import PlaintextReport, reports
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
@@ -38,7 +42,7 @@ from mcptunnel.tls.tally import Tally
 from mcptunnel.web.gate import Gate
 from mcptunnel.web.replies import Streams
 from mcptunnel.web.site import Site
-from mcptunnel.web.tree import Nothing, routes
+from mcptunnel.web.tree import routes
 from mcptunnel.ws.protocol import McpSocketFactory
 from mcptunnel.ws.resource import McpSocketResource
 
@@ -54,13 +58,17 @@ def build(config: Config, reactor: Any) -> Daemon:
     """
     log = Logger()
     server, tls = config.server, config.server.tls
-    for warning in config.warnings:
+    for warning in (*config.warnings, *unready(tls)):
         log.warn("{text}", text=warning)
 
     # Who it is, who may come in, and what is remembered.
     hosts = host_policy_from(config)
-    gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config))
+    gate = Gate(hosts, _keyring(config), anonymous=_anonymous(config), challenges=tls.acme_webroot is not None)
     record, flush = access_from(config.logging)
+    plaintext = None
+    if reports(config):
+        https = HttpsPolicy.from_config(server.public_url, hosts, lambda: listener.inet_port)
+        plaintext = PlaintextReport(https=https, clock=reactor.seconds, then=record)
 
     # What is served: servers, the relay between them and the clients, and its addresses.
     upstreams = Upstreams.from_config(config, reactor)
@@ -68,7 +76,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     streams = Streams(reactor.seconds, reactor.callLater)
     sockets = McpSocketFactory(server.limits, reactor)
 
-    # Three things that exist only further down are called by what is made here.
+    # Some things that exist only further down are called by what is made here.
     def socket(target: Target) -> IResource:
         return McpSocketResource(relay, target, sockets, report)
 
@@ -83,14 +91,14 @@ def build(config: Config, reactor: Any) -> Daemon:
 
     # The edge: HTTP on connections that the front has decided.
     site = Site(
-        Nothing(),  # type: ignore[no-untyped-call]
+        elsewhere(tls),
         resolver_from(config),
         reactor,
         admit=gate,
-        on_record=record,
+        on_record=plaintext or record,
         limits=server.limits,
         headers=config.security.headers,
-        hsts_max_age=tls.hsts_max_age if tls.hsts_enabled else None,
+        hsts=first_promise(tls),
         routes=routes(
             relay,
             targets_from(config, upstreams),
@@ -125,6 +133,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     listener = Listener(
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
+    redirect = redirect_listener(config, reactor, site, hosts, front, listener)
     watch = rotation = None
     if store is not None:
         rotation = rotation_from(config, store, reactor, check, strict=strict)
@@ -135,6 +144,9 @@ def build(config: Config, reactor: Any) -> Daemon:
             clock=reactor,
         )
         rotation.taken.append(lambda _: watch.look())
+    ramp = None if store is None else ramp_from(tls, store.facts, site.common.promise, reactor)
+    if rotation is not None and ramp is not None:
+        rotation.taken.append(lambda _: ramp.look())
     admin = _admin(config, reactor, lambda: daemon) if config.admin is not None else None
     daemon = Daemon(
         config=config,
@@ -144,20 +156,25 @@ def build(config: Config, reactor: Any) -> Daemon:
         sockets=sockets,
         listener=listener,
         front=front,
+        redirect=redirect,
         store=store,
         rotation=rotation,
         watch=watch,
+        ramp=ramp,
+        plaintext=plaintext,
         clock=reactor,
         access=flush,
         admin=admin,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    for service in (watch, rotation):
+    for service in (watch, rotation, ramp):
         if service is not None:
             service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     if admin is not None:
         admin.listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    if redirect is not None:
+        redirect.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
 
 
@@ -205,8 +222,10 @@ def _uncovered(config: Config, store: CertificateStore) -> list[str]:
 
 def _refusals(config: Config, site: Site, hosts: HostPolicy) -> dict[Action, Any]:
     """What answers plaintext that the mode does not serve."""
-    return {
-        Action.REFUSE_BAD_REQUEST: site.refusing(tls_only),
-        Action.REFUSE_NOT_PROXY: site.refusing(behind_proxy(config.server.tls.loopback_health)),
-        Action.REFUSE_INSECURE: site.refusing(require_https(HttpsPolicy.from_config(config.server.public_url, hosts))),
+    tls = config.server.tls
+    decisions = {
+        Action.REFUSE_BAD_REQUEST: tls_only,
+        Action.REFUSE_NOT_PROXY: behind_proxy(tls.loopback_health),
+        Action.REFUSE_INSECURE: require_https(HttpsPolicy.from_config(config.server.public_url, hosts)),
     }
+    return {action: site.refusing(beside_challenges(tls, decide)) for action, decide in decisions.items()}

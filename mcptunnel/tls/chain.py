@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "facts_of",
     "fingerprint",
+    "self_signed",
 ]
 
 # Certificate authorities date certificates back by an hour and more; our own clock may still run behind theirs.
@@ -128,6 +129,11 @@ def chain_facts(file: str, chain: Sequence[x509.Certificate]) -> tuple[Facts, ..
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of its DER encoding, lower-case hexadecimal: what ``openssl x509 -fingerprint -sha256`` shows."""
     return certificate.fingerprint(SHA256()).hex()
+
+
+def self_signed(certificate: x509.Certificate) -> bool:
+    """Whether a certificate vouches for itself: it names itself as its issuer, and its own key has signed it."""
+    return _issued(certificate, certificate)
 
 
 def describe(certificate: x509.Certificate) -> str:

@@ -71,17 +71,17 @@ def describe(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host.strip("[]") and not host.startswith("[") else f"{host}:{port}"
 
 
-def explain(host: str, port: int, error: BaseException) -> ListenError:
-    """Why ``host`` and ``port`` cannot be listened on, and what to do about it."""
+def explain(host: str, port: int, error: BaseException, section: str = "server") -> ListenError:
+    """Why ``host`` and ``port``, which are those of ``section``, cannot be listened on, and what to do about it."""
     cause = error.socketError if isinstance(error, CannotListenError) else error
     code = cause.errno if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) else None
     why = {
-        errno.EADDRINUSE: "another process listens there; stop it or change server.port",
-        errno.EADDRNOTAVAIL: "this machine has no such address; change server.host",
+        errno.EADDRINUSE: f"another process listens there; stop it or change {section}.port",
+        errno.EADDRNOTAVAIL: f"this machine has no such address; change {section}.host",
         errno.EACCES: "this user may not; ports below 1024 need CAP_NET_BIND_SERVICE or a socket passed by systemd",
         errno.ENOENT: "the directory does not exist",
-        errno.EAFNOSUPPORT: "this machine has no IPv6; change server.host",
-    }.get(code or 0, f"{cause}; change server.host")
+        errno.EAFNOSUPPORT: f"this machine has no IPv6; change {section}.host",
+    }.get(code or 0, f"{cause}; change {section}.host")
     return ListenError(f"cannot listen on {describe(host, port)}: {why}")
 
 

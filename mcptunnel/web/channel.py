@@ -345,15 +345,16 @@ class HTTPChannel(Connection):
     def _refused(self, request: Request, decide: Decide, rest: bytes) -> bool:
         """Ask ``decide``; answer and close if it says no."""
         head = request.head
-        decision = decide(
-            PlainRequest(
-                method=head.method,
-                target=head.target,
-                host=head.host,
-                headers=frozenset(head.fields),
-                peer=self.peer,
-            )
+        asked = PlainRequest(
+            method=head.method,
+            target=head.target,
+            host=head.host,
+            headers=frozenset(head.fields),
+            peer=self.peer,
+            scheme=request.identity.scheme,
         )
+        request.record.credential = asked.credential
+        decision = decide(asked)
         if decision is None:
             return False
         request.persistent = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from mcptunnel.core.acme import challenged
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.principal import ANONYMOUS, Keyring, Principal
@@ -26,12 +27,14 @@ class Gate:
         hosts: The host and origin policy.
         keyring: Static bearer tokens.
         anonymous: Whether a request without a credential is let in.
+        challenges: Whether answers to ACME challenges are served, which anybody may ask for under any name.
     """
 
-    def __init__(self, hosts: HostPolicy, keyring: Keyring, *, anonymous: bool) -> None:
+    def __init__(self, hosts: HostPolicy, keyring: Keyring, *, anonymous: bool, challenges: bool = False) -> None:
         self._hosts: Final = hosts
         self._keyring: Final = keyring
         self._anonymous: Final = anonymous
+        self._challenges: Final = challenges
         # Nearly all requests name one of a few hosts; the bound keeps strangers from filling memory with others.
         self._admits: Final = lru_cache(256)(lambda host, tls, vouched: hosts.admits(host, tls=tls, vouched=vouched))
 
@@ -41,6 +44,8 @@ class Gate:
         Raises:
             RequestError: 421, 403 or 401.
         """
+        if self._challenges and challenged(request.method, request.path):
+            return
         if request.path not in _PROBES:
             self._check_host(request)
             self._authenticate(request)
@@ -78,6 +83,7 @@ class Gate:
                 raise _unauthorized("a bearer token is needed", b"Bearer")
             request.principal = certified or ANONYMOUS
         else:
+            request.record.credential = True
             scheme, _, token = credential.partition(b" ")
             principal = self._keyring.find(token.strip()) if scheme.lower() == b"bearer" else None
             if principal is None:

@@ -50,7 +50,7 @@ SSE: Final = b"text/event-stream"
 STREAM_HEADERS: Final = (
     # nginx buffers what does not say this; `no-transform` keeps compressors away, which buffer too.
     (b"X-Accel-Buffering", b"no"),
-    (b"Cache-Control", b"no-cache, no-transform"),
+    (b"Cache-Control", b"no-store, no-transform"),
 )
 
 

@@ -241,7 +241,10 @@ class Reply(server.Request):
         if self.etag is not None:
             lines.append((b"ETag", self.etag))
         lines.extend((b"Set-Cookie", cookie) for cookie in self.cookies)
-        kept = [line for line in lines if not self._take_framing(line[0].lower(), line[1])]
+        decided = self.site.common.decided
+        kept = [
+            line for line in lines if (low := line[0].lower()) not in decided and not self._take_framing(low, line[1])
+        ]
         names = {name.lower() for name, _ in kept}
         if (
             b"content-type" not in names

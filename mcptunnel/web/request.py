@@ -91,6 +91,11 @@ class Request(Reply):
         """All values of header ``name`` (lower case), in wire order. For headers that are lists by nature."""
         return [value for known, value in self.head.lines if known == name]
 
+    def common_headers(self) -> tuple[tuple[str, str], ...]:
+        """The lines that go with every response, for a reply to this request that somebody else writes."""
+        lines = self.site.common.lines(self._https, self.site.seconds())
+        return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in lines)
+
     # -- what twisted.web's contract adds: made when asked for ---------------------------------------------------
 
     @cached_property

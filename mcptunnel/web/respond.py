@@ -1,7 +1,7 @@
 """What every response has in common: status line, Date, security headers, and the body of a refusal.
 
-The common header lines are made once per second and scheme, as one block of bytes. They never replace what a resource
-has set itself.
+The common header lines are made once per second and scheme, as one block of bytes. They give way to what a resource has
+set itself, but for those that the operator has decided about.
 """
 
 from __future__ import annotations
@@ -48,33 +48,47 @@ class CommonHeaders:
 
     Args:
         overrides: ``security.headers``: replaces, adds, or with None removes header lines. Names in any case.
-        hsts_max_age: Seconds; None leaves Strict-Transport-Security out, 0 tells browsers to forget.
+        hsts: Value of Strict-Transport-Security, None to leave it out. It may change later, see :meth:`promise`.
 
     Attributes:
         names: Names of all lines that may occur, in lower case.
+        decided: Names of security headers of which the operator has said what becomes of them, in lower case: no
+            resource knows better.
 
     Raises:
         ValueError: An override is not a header line.
     """
 
-    def __init__(self, overrides: Mapping[str, str | None], hsts_max_age: int | None) -> None:
+    def __init__(self, overrides: Mapping[str, str | None], hsts: str | None) -> None:
         chosen = {name.lower(): (name, value) for name, value in DEFAULT_HEADERS.items()}
-        hsts = None if hsts_max_age is None else f"max-age={hsts_max_age}"
+        self._fixed = False
         for name, value in overrides.items():
             if name.lower() == _HSTS:
-                hsts = value
+                hsts, self._fixed = value, True
             elif value is None:
                 chosen.pop(name.lower(), None)
             else:
                 chosen[name.lower()] = (name, value)
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in chosen.values()]
-        secure = [] if hsts is None else [(b"Strict-Transport-Security", hsts.encode("latin-1"))]
-        self._lines: Final = (pairs, pairs + secure)
-        self._static: Final = tuple(map(header_block, self._lines))
+        self.decided: Final = frozenset(
+            name.lower().encode("latin-1") for name in DEFAULT_HEADERS if name.lower() in map(str.lower, overrides)
+        )
+        self._pairs: Final = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in chosen.values())
         self._blocks = (b"", b"")
         self._date = b""
+        self._set(hsts)
+
+    def promise(self, hsts: str | None) -> None:
+        """From now on send this value of Strict-Transport-Security, or with None none; an override stays."""
+        if not self._fixed:
+            self._set(hsts)
+
+    def _set(self, hsts: str | None) -> None:
+        secure = () if hsts is None else ((b"Strict-Transport-Security", hsts.encode("latin-1")),)
+        self._lines = (self._pairs, self._pairs + secure)
+        self._static = tuple(map(header_block, self._lines))
+        self.names = frozenset(name.lower() for name, _ in self._lines[True]) | {b"date"}
+        # Makes the next block anew.
         self._second = -1
-        self.names: Final = frozenset(name.lower() for name, _ in self._lines[True]) | {b"date"}
 
     def block(self, https: bool, now: float) -> bytes:
         """All lines, each ended by CRLF.
@@ -91,6 +105,11 @@ class CommonHeaders:
             plain, secure = self._static
             self._blocks = (self._date + plain, self._date + secure)
         return self._blocks[https]
+
+    def lines(self, https: bool, now: float) -> tuple[tuple[bytes, bytes], ...]:
+        """The same lines, name by name, for a reply that somebody else writes."""
+        self.block(https, now)
+        return ((b"Date", self._date[6:-2]), *self._lines[https])
 
     def block_without(self, present: Collection[bytes], https: bool, now: float) -> bytes:
         """The lines whose names are not in ``present`` (lower case): those a resource has set itself."""

@@ -16,7 +16,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import Session
 from zope.interface import implementer
 
-from mcptunnel.config.schema import DEFAULT_HSTS_MAX_AGE, LimitsConfig
+from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core.errors import RequestError
 from mcptunnel.core.forwarded import Resolver
 from mcptunnel.core.plaintext import Decide
@@ -43,7 +43,7 @@ class Site(Factory):
         on_record: Called with the record of every exchange when it has ended, refused and lost ones included.
         limits: Bounds of every connection.
         headers: ``security.headers``.
-        hsts_max_age: None leaves Strict-Transport-Security out.
+        hsts: Value of Strict-Transport-Security; None leaves it out.
         routes: Resources by exact path, found before the tree is walked; such a resource is a leaf.
 
     Attributes:
@@ -69,7 +69,7 @@ class Site(Factory):
         on_record: Callable[[Record], None] | None = None,
         limits: LimitsConfig | None = None,
         headers: Mapping[str, str | None] | None = None,
-        hsts_max_age: int | None = DEFAULT_HSTS_MAX_AGE,
+        hsts: str | None = None,
         routes: Mapping[bytes, IResource] | None = None,
     ) -> None:
         self.resource: Final = resource
@@ -78,7 +78,7 @@ class Site(Factory):
         self.seconds: Final = clock.seconds
         self.admit: Final = admit
         self.limits: Final = limits or LimitsConfig()
-        self.common: Final = CommonHeaders(headers or {}, hsts_max_age)
+        self.common: Final = CommonHeaders(headers or {}, hsts)
         self.routes: Final[Mapping[bytes, IResource]] = routes or {}
         self.sessions: dict[bytes, Session] = {}
         self.draining = False

@@ -7,7 +7,7 @@ one JSON-RPC message per text message, no envelope. The connection is the sessio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -48,16 +48,19 @@ class McpSocket(WebSocketServerProtocol):
     record: Record
     report: Callable[[Record], None]
     opened: float = 0.0
+    # The header lines that go with every response.
+    common: Sequence[tuple[str, str]] = ()
 
-    def onConnect(self, request: ConnectionRequest) -> str:
+    def onConnect(self, request: ConnectionRequest) -> tuple[str, dict[str, str]]:
         """The resource has checked everything: select our subprotocol."""
-        return SUBPROTOCOL
+        return SUBPROTOCOL, dict(self.common)
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         """Autobahn refuses what it finds wrong with a handshake: the record shall say so."""
         self.record.status = code
         self.record.error = "handshake"
-        super().failHandshake(reason, code, responseHeaders)
+        framing = (("Content-Length", "0"), ("Connection", "close"))
+        super().failHandshake(reason, code, [*(responseHeaders or ()), *self.common, *framing])
 
     def onOpen(self) -> None:
         self.factory.sockets.add(self)

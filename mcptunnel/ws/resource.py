@@ -90,6 +90,7 @@ class McpSocketResource(WebSocketResource):
         socket.relay = self._relay
         socket.conversation = Conversation(socket, self._relay, self._target, request.principal, self._report)
         socket.record = record
+        socket.common = request.common_headers()
         socket.report = self._report
         socket.opened = self._relay.clock()
         return socket

@@ -328,6 +328,14 @@ WARNED: list[tuple[str, list[str]]] = [
     ("server: {tls: {trusted_proxies: [10.0.0.1]}}\nauth: {anonymous: true}" + SERVER, []),
     ("server: {port: 0}\nadmin: {port: 0}", []),
     (
+        tls(f"mode: application, {PAIR}, redirect_http: {{port: 80}}"),
+        [
+            "f:1: server.tls.redirect_http: without server.public_url only this machine is redirected, others are told "
+            "to use https; set it"
+        ],
+    ),
+    (tls(f"mode: application, {PAIR}, redirect_http: {{port: 80}}") + "\nsecurity: {allowed_hosts: [a.test]}", []),
+    (
         tls(PAIR),
         ["f:1: server.tls.cert_file: not used in mode disabled; write mode: auto or application to serve https"],
     ),

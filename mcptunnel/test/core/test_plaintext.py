@@ -56,6 +56,28 @@ class RequireHttpsTests(SynchronousTestCase):
         """It may be the very secret."""
         self.assertNotIn("abc", self.refusal(plain(target=b"/mcp?access_token=abc")).message)
 
+    def test_another_port_leads_to_the_public_url_or_to_the_port_that_speaks_tls(self) -> None:
+        """The port that the client used is the one that does not."""
+        hosts = HostPolicy.build(allowed_hosts=["mcp.example.com", "other.test:3000"])
+        for url, host, location in (
+            ("https://mcp.example.com", b"mcp.example.com:80", b"https://mcp.example.com/mcp"),
+            ("https://mcp.example.com:8443", b"other.test", b"https://mcp.example.com:8443/mcp"),
+            (None, b"mcp.example.com", b"https://mcp.example.com:3000/mcp"),
+            (None, b"mcp.example.com:80", b"https://mcp.example.com:3000/mcp"),
+            (None, b"other.test", b"https://other.test:3000/mcp"),
+        ):
+            where = HttpsPolicy.from_config(url, hosts, lambda: 3000)
+            self.assertEqual(self.redirect(plain(host=host), where), location)
+        for port, text in ((3000, "use https on port 3000"), (None, "use https")):
+            where = HttpsPolicy.from_config(None, hosts, lambda port=port: port)  # type: ignore[misc]
+            self.assertTrue(self.refusal(plain(host=b"evil.test"), where).message.endswith(text))
+        self.assertEqual(self.refusal(plain(), HttpsPolicy.from_config(None, hosts, lambda: None)).status, 403)
+
+    def test_an_https_client_of_a_proxy_is_not_sent_round_in_circles(self) -> None:
+        """The proxy has the wrong port."""
+        error = self.refusal(PlainRequest(method=b"GET", target=b"/", scheme="https"))
+        self.assertEqual((error.status, error.reason), (403, "wrong_port"))
+
     def test_a_host_we_do_not_have_leads_to_the_public_url(self) -> None:
         """The redirect's host is never the client's claim."""
         for host in (b"evil.test", b"", b"mcp.example.com@evil.test", b"\xff", b"evil.test:443", b"a b"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from attrs import evolve
@@ -11,12 +12,13 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
-from mcptunnel.config.schema import Config, LoggingConfig, ServerConfig, TlsConfig
+from mcptunnel.config.schema import Config, HstsRampConfig, LoggingConfig, ServerConfig, TlsConfig
+from mcptunnel.core.errors import CertificateError
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import targets
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.root import build
-from mcptunnel.test.tls.certs import LONG, NOW, mint
+from mcptunnel.test.tls.certs import LONG, NOW, Authority, mint
 from mcptunnel.testing import know_both_eras, make_exchange, request, response
 from mcptunnel.tls.tally import HandshakeKey
 
@@ -73,6 +75,55 @@ class CoverTests(RootCase):
     def test_without_a_public_url_there_is_nothing_to_compare(self) -> None:
         """We do not guess what clients call us."""
         self.assertEqual(self.warnings(self.secure("a.test")), [])
+
+
+class TransportTests(RootCase):
+    """The promise of https, and challenges."""
+
+    def promised(self, daemon: Daemon) -> str | None:
+        return dict(daemon.site.common.lines(True, NOW)).get(b"Strict-Transport-Security", b"").decode() or None
+
+    def test_the_site_promises_what_is_configured(self) -> None:
+        """Whole, for subdomains, not at all."""
+        for settings, value in (
+            ({}, "max-age=63072000"),
+            ({"hsts_max_age": 60, "hsts_include_subdomains": True}, "max-age=60; includeSubDomains"),
+            ({"hsts_enabled": False}, None),
+        ):
+            self.assertEqual(self.promised(self.build(self.secure("a.test", **settings))), value)
+
+    def test_a_ramp_follows_the_certificates_in_service(self) -> None:
+        """From the first step on; health has the step."""
+        pair = Authority.root().issue("a.test", **LONG).write(self.mktemp())
+        tls = TlsConfig(
+            mode="application", cert_file=pair.cert_file, key_file=pair.key_file, hsts_ramp=HstsRampConfig(steps=(5, 7))
+        )
+        daemon = self.build(Config(server=ServerConfig(tls=tls)))
+        self.assertEqual(self.promised(daemon), "max-age=5")
+        ramp = daemon.ramp
+        assert ramp is not None
+        ramp.startService()
+        assert daemon.store is not None
+        self.assertEqual(ramp.state.fingerprint, daemon.store.facts()[0].fingerprint)
+        for step, age in ((1, 7), (2, 63_072_000)):
+            ramp.renewed(f"{step}", NOW + step, NOW + 100)
+            self.assertEqual(self.promised(daemon), f"max-age={age}")
+            self.assertEqual(daemon.details()["hsts"], {"max_age": age, "step": step})
+
+    def test_a_ramp_on_a_self_signed_certificate_is_refused(self) -> None:
+        """The daemon is not even built."""
+        config = self.secure("a.test", hsts_ramp=HstsRampConfig())
+        error = self.assertRaises(CertificateError, self.build, config)
+        self.assertIn("server.tls.hsts_ramp", str(error))
+
+    def test_a_webroot_that_is_not_there_is_warned_about(self) -> None:
+        """It may still be made; one that is there is not."""
+        missing = self.mktemp()
+        (warning,) = self.warnings(Config(server=ServerConfig(tls=TlsConfig(acme_webroot=missing))))
+        self.assertIn("server.tls.acme_webroot", warning)
+        self.assertIn(missing, warning)
+        os.mkdir(missing)
+        self.assertEqual(self.warnings(Config(server=ServerConfig(tls=TlsConfig(acme_webroot=missing)))), [])
 
 
 class DetailsTests(RootCase):

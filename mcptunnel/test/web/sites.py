@@ -132,7 +132,7 @@ def serve(resource: Any = None, *, trusted: tuple[str, ...] = (), policy: Any = 
         resource if resource is not None else Echo(),
         Resolver(policy or ForwardedPolicy(trust=Trust(trusted))),
         clock,
-        **{"on_record": records.append, "hsts_max_age": 63072000, **arguments},
+        **{"on_record": records.append, "hsts": "max-age=63072000", **arguments},
     )
     return Served(site, clock, records)
 

@@ -43,6 +43,20 @@ class Case(SynchronousTestCase):
         return int(status.split(" ")[1]), challenge, reason
 
 
+class ChallengeTests(Case):
+    """ACME authorities know neither credentials nor our names."""
+
+    def test_challenges_pass_where_they_are_served(self) -> None:
+        """Under any host; what lies beside them does not, and without a webroot they do not."""
+        for challenges, expected in ((False, 421), (True, 200)):
+            gate = Gate(HostPolicy.build(), KEYRING, anonymous=False, challenges=challenges)
+            served = serve(Echo(), admit=gate)
+            for path, status in (("/.well-known/acme-challenge/x", expected), ("/.well-known/acme-challenge", 421)):
+                self.assertEqual(self.ask(served, "Host: new.test", path=path)[0], status, path)
+        data = served.connect().send(b"POST /.well-known/acme-challenge/x HTTP/1.1\r\nHost: new.test\r\n\r\n")
+        self.assertIn(b" 421 ", data)
+
+
 class HostTests(Case):
     """The defence against DNS rebinding."""
 

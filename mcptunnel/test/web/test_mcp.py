@@ -232,7 +232,7 @@ class LegacyTests(Case):
         reply = Reply(self.client.received())
         self.assertEqual((reply.status, reply.headers["content-type"]), (200, "text/event-stream"))
         self.assertEqual(reply.headers["x-accel-buffering"], "no")
-        self.assertEqual(reply.headers["cache-control"], "no-cache, no-transform")
+        self.assertEqual(reply.headers["cache-control"], "no-store, no-transform")
         self.assertEqual(reply.events[0]["params"]["progressToken"], "p")
         self.wire().answer({"ok": 1})
         tail = self.client.received()

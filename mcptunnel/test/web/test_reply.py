@@ -54,6 +54,13 @@ class ShortWayTests(SynchronousTestCase):
         self.assertIn(b"\r\nCache-Control: max-age=1\r\n", reply)
         self.assertIn(b"\r\nX: 1\r\nX: 2\r\n", reply)
 
+    def test_what_the_operator_has_decided_is_not_the_resources_to_change(self) -> None:
+        """A security header that was replaced or taken away; others of the operator's are only defaults."""
+        render = replying(200, b"a/b", b"x", ((b"Cache-Control", b"max-age=1"), (b"X-Mine", b"1")))
+        for value, expected in (("private", b"private"), (None, None)):
+            _, headers, body = ask(render, headers={"cache-control": value, "X-Mine": "2"})
+            self.assertEqual((headers.get(b"cache-control"), headers[b"x-mine"], body), (expected, b"1", b"x"))
+
     def test_a_header_that_splits_the_reply_is_refused(self) -> None:
         """500 instead of two replies."""
         for line in ((b"X", b"1\r\nY: 2"), (b"X: 1\r\nY", b"2"), (b"X", b"1\n"), (b"", b"x")):

@@ -428,8 +428,8 @@ class SecurityHeaderTests(SynchronousTestCase):
     def test_hsts_may_be_off_or_zero(self) -> None:
         """None leaves it out, 0 tells browsers to forget."""
         name = b"Host: localhost\r\n"
-        self.assertNotIn(b"strict-transport-security", self.headers(name, tls=True, hsts_max_age=None))
-        got = self.headers(name, tls=True, hsts_max_age=0)
+        self.assertNotIn(b"strict-transport-security", self.headers(name, tls=True, hsts=None))
+        got = self.headers(name, tls=True, hsts="max-age=0")
         self.assertEqual(got[b"strict-transport-security"], b"max-age=0")
 
     def test_the_configuration_overrides(self) -> None:

@@ -14,7 +14,7 @@ class CommonHeadersTests(SynchronousTestCase):
 
     def test_a_block_has_each_default_once(self) -> None:
         """And the date, which follows the seconds."""
-        common = CommonHeaders({}, 5)
+        common = CommonHeaders({}, "max-age=5")
         block = common.block(False, 1.9)
         self.assertTrue(block.startswith(DATE % 1), block)
         for name in DEFAULT_HEADERS:
@@ -23,22 +23,44 @@ class CommonHeadersTests(SynchronousTestCase):
 
     def test_only_https_promises_https(self) -> None:
         """Strict-Transport-Security is the one difference."""
-        common = CommonHeaders({}, 5)
+        common = CommonHeaders({}, "max-age=5")
         self.assertEqual(common.block(True, 1), common.block(False, 1) + b"Strict-Transport-Security: max-age=5\r\n")
         off = CommonHeaders({}, None)
         self.assertEqual(off.block(True, 1), off.block(False, 1))
 
     def test_an_override_of_hsts_stays_with_https(self) -> None:
         """However it is configured."""
-        common = CommonHeaders({"strict-transport-security": "max-age=1; includeSubDomains"}, 5)
+        common = CommonHeaders({"strict-transport-security": "max-age=1; includeSubDomains"}, "max-age=5")
         self.assertIn(b"max-age=1; includeSubDomains\r\n", common.block(True, 1))
         self.assertNotIn(b"max-age", common.block(False, 1))
-        none = CommonHeaders({"Strict-Transport-Security": None}, 5)
+        none = CommonHeaders({"Strict-Transport-Security": None}, "max-age=5")
         self.assertNotIn(b"max-age", none.block(True, 1))
+
+    def test_the_promise_may_change_while_connections_are_open(self) -> None:
+        """Within the same second, taken away and put back; an override is the operator's last word."""
+        common = CommonHeaders({}, None)
+        self.assertNotIn(b"strict-transport-security", common.names)
+        for value in ("max-age=300", "max-age=86400; includeSubDomains"):
+            common.promise(value)
+            line = b"Strict-Transport-Security: " + value.encode() + b"\r\n"
+            self.assertTrue(common.block(True, 1).endswith(line), value)
+            self.assertEqual(common.block(False, 1) + line, common.block(True, 1))
+            self.assertNotIn(line, common.block_without({b"strict-transport-security"}, True, 1))
+        common.promise(None)
+        self.assertEqual(common.block(True, 1), common.block(False, 1))
+        fixed = CommonHeaders({"Strict-Transport-Security": "max-age=1"}, "max-age=5")
+        fixed.promise("max-age=9")
+        self.assertIn(b"max-age=1\r\n", fixed.block(True, 1))
+
+    def test_the_lines_one_by_one_make_the_block(self) -> None:
+        """For a reply that is written elsewhere."""
+        common = CommonHeaders({"X-Mine": "yes", "X-Frame-Options": None}, "max-age=5")
+        for https in (False, True):
+            self.assertEqual(header_block(common.lines(https, 1)), common.block(https, 1))
 
     def test_lines_give_way_to_those_of_a_resource(self) -> None:
         """By name, the date included; unrelated ones change nothing."""
-        common = CommonHeaders({}, 5)
+        common = CommonHeaders({}, "max-age=5")
         self.assertIs(common.block_without({b"x-mine"}, True, 1), common.block(True, 1))
         got = common.block_without({b"cache-control", b"date"}, True, 1)
         self.assertNotIn(b"Cache-Control", got)

@@ -118,7 +118,7 @@ class OpenTests(Case):
         self.assertEqual(hearing.status, b"HTTP/1.1 200 OK")
         self.assertEqual(hearing.headers[b"content-type"], b"text/event-stream")
         self.assertEqual(hearing.headers[b"x-accel-buffering"], b"no")
-        self.assertEqual(hearing.headers[b"cache-control"], b"no-cache, no-transform")
+        self.assertEqual(hearing.headers[b"cache-control"], b"no-store, no-transform")
         self.assertEqual(hearing.raw, b"event: endpoint\ndata: messages?session_id=stream-1\n\n")
 
     def test_the_endpoint_holds_at_every_address_and_under_a_prefix(self) -> None:

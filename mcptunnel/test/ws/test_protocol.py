@@ -61,6 +61,10 @@ class Wire(StringTransport):
     def resumeProducing(self) -> None:
         """Not looked at."""
 
+    def unregisterProducer(self) -> None:
+        """As often as somebody likes, which real transports take."""
+        self.producer = None
+
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
     """A client's frame, masked with zeros."""
@@ -172,6 +176,26 @@ class Case(SynchronousTestCase):
 
 class HandshakeTests(Case):
     """Before there is a WebSocket."""
+
+    def test_an_upgrade_has_the_headers_that_every_response_has(self) -> None:
+        """Each once; over https the promise of it as well."""
+        self.served = serve(Nothing(), routes=self.served.site.routes, trusted=("192.0.2.1",))
+        for scheme in ("http", "https"):
+            lines = self.handshake(X_Forwarded_Proto=scheme).split(b"\r\n")
+            self.assertEqual(lines[0], b"HTTP/1.1 101 Switching Protocols")
+            expected = self.served.site.common.lines(scheme == "https", NOW)
+            self.assertEqual(b"Strict-Transport-Security" in dict(expected), scheme == "https")
+            for name, value in expected:
+                self.assertEqual([line for line in lines if line.startswith(name + b":")], [name + b": " + value])
+
+    def test_so_has_a_refusal_of_autobahns(self) -> None:
+        """Which is a whole response, after which the connection ends."""
+        data = self.handshake(Sec_WebSocket_Extensions="permessage-deflate; nonsense=1")
+        head, _, rest = data.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 400 "), data)
+        for name, value in (*self.served.site.common.lines(False, NOW), (b"Content-Length", b"0")):
+            self.assertEqual(head.count(b"\r\n" + name + b": " + value), 1, name)
+        self.assertEqual((rest, self.transport.disconnecting), (b"", True))
 
     def test_a_handshake_is_answered_with_our_subprotocol(self) -> None:
         """Whatever else is offered, in any case and order."""
