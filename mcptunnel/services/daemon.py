@@ -18,6 +18,7 @@ from mcptunnel.core.errors import CertificateError, ListenError
 from mcptunnel.core.relay import Relay
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.listener import Listener
+from mcptunnel.services.shown import shown
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.material import load_all
@@ -45,7 +46,7 @@ class Daemon(MultiService):
         listener: The bound endpoint.
         front: What becomes of each connection.
         store: Certificates in service; None in the modes without TLS.
-        watch: Their expiry; None in the modes without TLS.
+        watch: Over certificates: those in service, those we trust, those that servers present.
         clock: The reactor.
     """
 
@@ -57,7 +58,7 @@ class Daemon(MultiService):
     listener: Listener
     front: FrontFactory
     store: CertificateStore | None
-    watch: CertificateWatch | None
+    watch: CertificateWatch
     clock: Any
     access: Callable[[], None]
     stopping: bool = field(init=False, default=False)
@@ -92,8 +93,7 @@ class Daemon(MultiService):
             "certificates were read again, generation {generation}; other changes of the configuration need a restart",
             generation=self.store.generation,
         )
-        if self.watch is not None:
-            self.watch.look()
+        self.watch.look()
 
     def stopService(self) -> Deferred[Any]:
         # twistd drops the failure of a service that stops: without this line nobody would ever hear of it.
@@ -147,7 +147,7 @@ class Daemon(MultiService):
     def reasons(self) -> list[str]:
         """Why no traffic should come; empty when all is well."""
         found = ["stopping"] if self.stopping else []
-        if self.watch is not None and self.watch.worst == "expired":
+        if self.watch.serves_expired:
             found.append("certificate_expired")
         return found
 
@@ -156,7 +156,6 @@ class Daemon(MultiService):
         open_links: dict[str, int] = {}
         for link in self.relay.links():
             open_links[link.server] = open_links.get(link.server, 0) + 1
-        findings = () if self.watch is None else self.watch.findings
         return {
             "version": __version__,
             "mode": self.config.server.tls.mode,
@@ -179,14 +178,8 @@ class Daemon(MultiService):
                 for name in self.upstreams.servers
             },
             "generation": None if self.store is None else self.store.generation,
-            "certificates": [
-                {
-                    "subject": finding.facts.subject,
-                    "file": finding.facts.file,
-                    "role": finding.facts.role,
-                    "verdict": finding.verdict,
-                    "days_left": round(finding.remaining / 86400, 1),
-                }
-                for finding in findings
-            ],
+            "certificate_verdict": self.watch.worst,
+            "certificates": [shown(finding) for finding in self.watch.findings],
+            # Why certificates of a source could not be looked at; null where they could.
+            "certificate_sources": self.watch.errors,
         }

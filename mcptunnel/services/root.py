@@ -11,20 +11,19 @@ from twisted.web.resource import IResource
 from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
 from mcptunnel.core.addresses import Trust
-from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
 from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
-from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
 from mcptunnel.services.upstreams import Upstreams
+from mcptunnel.services.watching import watch_from
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
@@ -112,14 +111,7 @@ def build(config: Config, reactor: Any) -> Daemon:
     listener = Listener(
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
-    watch = None
-    if store is not None:
-        watch = CertificateWatch(
-            facts=store.facts,
-            thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical),
-            interval=tls.expiry_check_interval,
-            clock=reactor,
-        )
+    watch = watch_from(config, store, upstreams.ways, reactor)
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -134,8 +126,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         access=flush,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    if watch is not None:
-        watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
 from mcptunnel.core.rules import Rules
+from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.listener import Listener
@@ -112,13 +113,8 @@ class ListeningTests(Case):
         self.assertEqual((self.reactor.sslServers, self.reactor.unixServers, self.reactor.tcpClients), ([], [], []))
 
     def test_what_runs_and_in_which_order(self) -> None:
-        """The listener starts last, so that what it leads to is there; the certificates' watch only with TLS."""
-        self.assertEqual([type(service) for service in self.build()], [Heartbeat, Listener])
-        pair = mint("localhost", names=("localhost",), **LONG).write(self.mktemp())
-        daemon = self.build(
-            f'server: {{tls: {{mode: auto, cert_file: "{pair.cert_file}", key_file: "{pair.key_file}"}}}}'
-        )
-        self.assertEqual([type(service).__name__ for service in daemon], ["Heartbeat", "CertificateWatch", "Listener"])
+        """The listener starts last, so that what it leads to is there; certificates are watched in every mode."""
+        self.assertEqual([type(service) for service in self.build()], [Heartbeat, CertificateWatch, Listener])
 
     def test_a_connection_passes_the_front_then_the_site_then_the_gate(self) -> None:
         """And only then a resource is asked."""
