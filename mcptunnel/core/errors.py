@@ -4,6 +4,7 @@
     ├── ConfigError                 a configuration that is refused, with all its findings
     ├── CertificateError            a certificate or key that may not be served
     ├── UnseenError                 certificates that could not be looked at; nothing is known against them
+    ├── DeliveryError               an alert that its target did not take
     ├── ListenError                 an address that cannot be listened on
     └── RequestError                a request that is refused; carries the HTTP status and a reason label
         ├── ForwardedError       forwarded headers that cannot be believed (400, 421)
@@ -34,6 +35,7 @@ __all__ = [
     "UPSTREAM_UNAVAILABLE",
     "CertificateError",
     "ConfigError",
+    "DeliveryError",
     "Finding",
     "ForwardedError",
     "ListenError",
@@ -111,6 +113,10 @@ class CertificateError(TunnelError):
 
 class UnseenError(TunnelError):
     """Certificates could not be looked at, such as those of a server that is not there. The message says why."""
+
+
+class DeliveryError(TunnelError):
+    """The target of an alert did not take it. The message says why."""
 
 
 class ListenError(TunnelError):

@@ -16,6 +16,7 @@ from mcptunnel import __version__
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import CertificateError, ListenError
 from mcptunnel.core.relay import Relay
+from mcptunnel.services.alerts import Alerts
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.shown import shown
@@ -47,6 +48,7 @@ class Daemon(MultiService):
         front: What becomes of each connection.
         store: Certificates in service; None in the modes without TLS.
         watch: Over certificates: those in service, those we trust, those that servers present.
+        alerts: Who is told of what happens to certificates.
         clock: The reactor.
     """
 
@@ -59,6 +61,7 @@ class Daemon(MultiService):
     front: FrontFactory
     store: CertificateStore | None
     watch: CertificateWatch
+    alerts: Alerts
     clock: Any
     access: Callable[[], None]
     stopping: bool = field(init=False, default=False)

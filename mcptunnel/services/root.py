@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import gethostname
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from mcptunnel.core.preface import Action
 from mcptunnel.core.principal import Keyring, Principal
 from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
+from mcptunnel.services.alerts import Alerts
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.identity import host_policy_from, resolver_from
@@ -111,7 +113,9 @@ def build(config: Config, reactor: Any) -> Daemon:
     listener = Listener(
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
+    alerts = Alerts.from_config(config.alerts, gethostname(), reactor)
     watch = watch_from(config, store, upstreams.ways, reactor)
+    watch.listeners.append(alerts.changed)
     daemon = Daemon(
         config=config,
         relay=relay,
@@ -122,10 +126,12 @@ def build(config: Config, reactor: Any) -> Daemon:
         front=front,
         store=store,
         watch=watch,
+        alerts=alerts,
         clock=reactor,
         access=flush,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
+    alerts.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     watch.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     listener.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     return daemon

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
 from mcptunnel.core.rules import Rules
+from mcptunnel.services.alerts import Alerts
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
@@ -114,7 +115,7 @@ class ListeningTests(Case):
 
     def test_what_runs_and_in_which_order(self) -> None:
         """The listener starts last, so that what it leads to is there; certificates are watched in every mode."""
-        self.assertEqual([type(service) for service in self.build()], [Heartbeat, CertificateWatch, Listener])
+        self.assertEqual([type(service) for service in self.build()], [Heartbeat, Alerts, CertificateWatch, Listener])
 
     def test_a_connection_passes_the_front_then_the_site_then_the_gate(self) -> None:
         """And only then a resource is asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -72,7 +72,8 @@ class PresentedTests(SynchronousTestCase):
 
     def ask(self, name: str = "a.test") -> Deferred[Sequence[Facts]]:
         (source,) = sources_of({"docs": self.way(name)}, self.clock)
-        asked: Deferred[Sequence[Facts]] = maybeDeferred(source.facts)
+        asked = source.facts()
+        assert isinstance(asked, Deferred)
         return asked
 
     def look(self, issued: Issued, name: str = "a.test") -> Sequence[Facts]:
