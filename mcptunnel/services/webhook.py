@@ -62,7 +62,7 @@ class Webhook:
             raise
         except Exception as error:
             raise DeliveryError(_why(error)) from None
-        response.deliverBody(_Unread())
+        response.deliverBody(_Unread(self._clock))
         if not 200 <= response.code < 300:
             raise DeliveryError(f"it answered {response.code}")
 
@@ -101,9 +101,13 @@ class _Body:
 class _Unread(Protocol):
     """The body of the answer may be endless: the connection ends with its head."""
 
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock: Final = clock
+
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.loseConnection()
+        # Not at once: whoever calls us is about to let the transport read on.
+        self._clock.callLater(0, self.transport.loseConnection)
 
 
 def _late(_: Any, seconds: float) -> Any:
