@@ -9,14 +9,19 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from mcptunnel.core.alerts import Alert
+from mcptunnel.core.certificates import Facts, Role, Verdict
+from mcptunnel.core.verdicts import Change
+from mcptunnel.services.alerts import document
 from mcptunnel.test.tls.certs import DAY, Authority
 from tests.certificates import authority, issue
 from tests.clients import HttpClient
 from tests.daemon import Daemon, DaemonCase, alive
 from tests.listening import Receiver, over_tls, receiver
-from tests.processes import free_port, require
+from tests.processes import ROOT, free_port, require
+from tests.test_docs import blocks
 
 OFTEN = {"expiry_check_interval": "1s"}
 SOON: dict[str, Any] = {"since": -87 * DAY, "until": 3 * DAY}
@@ -136,6 +141,24 @@ class UpstreamTests(MonitoringCase):
         self.addCleanup(accepted.close)
         self.assertEqual(self.health(daemon)["status"], "ok")
         daemon.stop()
+
+
+class GuideTests(MonitoringCase):
+    """docs/monitoring.rst."""
+
+    def test_the_document_in_the_guide_is_the_one_that_targets_get(self) -> None:
+        """The same keys in the same order."""
+        (shown,) = [block for block in blocks("monitoring") if block.kind == "json"]
+        facts = Facts(file="", role="leaf", subject="", issuer="", serial="", not_before=0.0, not_after=1.0)
+        change = Change(facts=facts, before="ok", after="warning", remaining=1.0, when=0.0)
+        sent = json.loads(document(Alert.of(change), "edge-1"))
+        self.assertEqual(list(json.loads(shown.body)), list(sent))
+
+    def test_every_role_and_every_verdict_is_explained(self) -> None:
+        """A new one is written down."""
+        text = (ROOT / "docs" / "monitoring.rst").read_text()
+        for word in (*get_args(Role), *get_args(Verdict)):
+            self.assertIn(f"``{word}``", text)
 
 
 class AlertTests(MonitoringCase):
