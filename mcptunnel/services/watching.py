@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -47,7 +46,7 @@ def _trusted(config: Config) -> Iterator[Source]:
     if tls.ca_file is not None:
         yield _file("server.tls.ca_file", tls.ca_file, "client_ca")
     if tls.crl_file is not None:
-        yield Source(name="server.tls.crl_file", facts=partial(lists_in, tls.crl_file))
+        yield Source(name="server.tls.crl_file", facts=lists_in(tls.crl_file))
 
 
 def _shown(config: Config) -> Iterator[Source]:
@@ -62,4 +61,4 @@ def _shown(config: Config) -> Iterator[Source]:
 
 
 def _file(name: str, file: str, role: Role) -> Source:
-    return Source(name=name, facts=partial(certificates_in, file, role))
+    return Source(name=name, facts=certificates_in(file, role))

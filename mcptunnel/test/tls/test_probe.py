@@ -131,12 +131,13 @@ class ProbeTests(SynchronousTestCase):
             self.assertTrue(server.told_to_leave)
 
     def test_a_server_that_wants_to_see_ours_has_shown_its_own(self) -> None:
-        """TLS 1.2 ends with an alert, after the certificates."""
+        """TLS 1.2 ends with an alert, after the certificates; in TLS 1.3 the refusal comes when we have left."""
         issued = self.leaf()
-        result = self.run_probe(Server(issued, version=SSL.TLS1_2_VERSION, asks=True)).result
-        assert result is not None
-        self.assertEqual((result.chain, result.version), ((issued.certificate,), "TLSv1.2"))
-        self.assertIn("handshake failure", result.failure or "")
+        for version, name, failure in ((SSL.TLS1_2_VERSION, "TLSv1.2", "handshake failure"), (None, "TLSv1.3", "")):
+            result = self.run_probe(Server(issued, version=version, asks=True)).result
+            assert result is not None
+            self.assertEqual((result.chain, result.version), ((issued.certificate,), name))
+            self.assertIn(failure, result.failure or "")
 
     def test_whatever_speaks_no_tls_shows_nothing(self) -> None:
         """And so does one that hangs up."""

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.trial.unittest import SynchronousTestCase
 
+from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.test.tls.certs import DAY, NOW, Authority
 from mcptunnel.tls.chain import fingerprint
-from mcptunnel.tls.trust import certificates_in, lists_in
+from mcptunnel.tls.trust import FactsFile, certificates_in, lists_in
 
 
 def revocation_list(authority: Authority, *, number: int | None = 0xABC, since: float = NOW - DAY) -> bytes:
@@ -45,7 +46,7 @@ class CertificatesTests(Case):
         """With what is written between them."""
         one, two = Authority.root("One"), Authority.root("Two")
         file = self.file(b"One:\n" + one.pem + b"\nTwo:\n" + two.pem)
-        facts = certificates_in(file, "client_ca")
+        facts = certificates_in(file, "client_ca")()
         self.assertEqual(
             [(f.subject, f.role, f.file) for f in facts], [("CN=One", "client_ca", file), ("CN=Two", "client_ca", file)]
         )
@@ -54,10 +55,32 @@ class CertificatesTests(Case):
     def test_what_cannot_be_used_is_named(self) -> None:
         """The file and the reason."""
         missing = self.mktemp()
-        self.assertIn(f"{missing}: ", str(self.assertRaises(CertificateError, certificates_in, missing, "upstream_ca")))
+        self.assertIn(f"{missing}: ", str(self.assertRaises(CertificateError, certificates_in(missing, "upstream_ca"))))
         empty = self.file(b"nothing")
-        error = self.assertRaises(CertificateError, certificates_in, empty, "upstream_ca")
+        error = self.assertRaises(CertificateError, certificates_in(empty, "upstream_ca"))
         self.assertEqual(str(error), f"{empty}: no PEM certificate in it")
+
+    def test_a_file_is_parsed_when_it_has_changed(self) -> None:
+        """And looked at each time."""
+        parsed: list[bytes] = []
+
+        def parse(content: bytes) -> tuple[Facts, ...]:
+            parsed.append(content)
+            if content == b"bad":
+                raise ValueError("no good")
+            return ()
+
+        path = Path(self.file(b"one"))
+        look = FactsFile(str(path), parse)
+        for content in (b"one", b"one", b"two", b"bad", b"bad", b"two"):
+            path.write_bytes(content)
+            if content == b"bad":
+                self.assertEqual(str(self.assertRaises(CertificateError, look)), f"{path}: no good")
+            else:
+                look()
+        self.assertEqual(parsed, [b"one", b"two", b"bad", b"bad"])
+        path.unlink()
+        self.assertRaises(CertificateError, look)
 
 
 class ListsTests(Case):
@@ -67,7 +90,7 @@ class ListsTests(Case):
         """From its date to the day when the next one is due."""
         one, two = Authority.root("One"), Authority.root("Two")
         file = self.file(revocation_list(one) + b"\n" + revocation_list(two, number=None))
-        first, second = lists_in(file)
+        first, second = lists_in(file)()
         self.assertEqual((first.subject, first.issuer, first.role, first.file), ("CN=One", "CN=One", "crl", file))
         self.assertEqual((first.not_before, first.not_after, first.serial), (NOW - DAY, NOW + 6 * DAY, "abc"))
         self.assertEqual((second.subject, second.serial), ("CN=Two", ""))
@@ -80,5 +103,5 @@ class ListsTests(Case):
             (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", ""),
         ):
             file = self.file(content)
-            self.assertIn(f"{file}: {reason}", str(self.assertRaises(CertificateError, lists_in, file)))
-        self.assertRaises(CertificateError, lists_in, self.mktemp())
+            self.assertIn(f"{file}: {reason}", str(self.assertRaises(CertificateError, lists_in(file))))
+        self.assertRaises(CertificateError, lists_in(self.mktemp()))
