@@ -23,6 +23,7 @@ __all__ = ["Webhook", "agent_on"]
 
 # From the connection to the head of the answer.
 SECONDS: Final = 15.0
+_REASON: Final = 200
 
 
 def agent_on(way: Way, reactor: Any) -> IAgent:
@@ -117,4 +118,6 @@ def _late(_: Any, seconds: float) -> Any:
 def _why(error: Exception) -> str:
     reasons = error.reasons if isinstance(error, ResponseNeverReceived) else ()
     value = reasons[0].value if reasons else error
-    return f"no answer ({cause(value) if isinstance(value, SSL.Error) else value or type(value).__name__})"
+    text = cause(value) if isinstance(value, SSL.Error) else str(value)
+    # What is no HTTP is quoted by whoever could not read it.
+    return f"no answer ({text[:_REASON] or type(value).__name__})"

@@ -14,11 +14,15 @@ from zope.interface.verify import verifyObject
 from mcptunnel.config.load import load_text
 from mcptunnel.core.alerts import Alert
 from mcptunnel.core.certificates import DAY, Facts
+from mcptunnel.core.errors import ConfigError
 from mcptunnel.core.verdicts import Change
+from mcptunnel.services import alerts
 from mcptunnel.services.alerts import Alerts, Target, document
 from mcptunnel.services.delivery import Delivery
+from mcptunnel.services.ways import Way, way_to
 from mcptunnel.test.services.test_notifier import Reactor
 from mcptunnel.test.tls.certs import NOW
+from mcptunnel.upstream.endpoints import Kept, Tunnel
 
 FACTS = Facts(
     file="/etc/a.pem",
@@ -91,16 +95,16 @@ class AlertsTests(SynchronousTestCase):
 
     def test_each_target_is_told_of_what_concerns_it(self) -> None:
         """From its start on, nothing after its end; what came before is told then."""
-        alerts = Alerts("h", [self.target("all"), self.target("grave", "critical")])
-        self.assertTrue(verifyObject(IService, alerts))
-        alerts.changed(CHANGE)
+        service = Alerts("h", [self.target("all"), self.target("grave", "critical")])
+        self.assertTrue(verifyObject(IService, service))
+        service.changed(CHANGE)
         self.assertEqual(self.told, [])
-        alerts.startService()
+        service.startService()
         self.assertEqual(self.told, [("all", "certificate_verdict")])
-        alerts.tell(REFUSED)
+        service.tell(REFUSED)
         self.assertEqual(self.told[1:], [("all", "reload_refused"), ("grave", "reload_refused")])
-        alerts.stopService()
-        alerts.tell(REFUSED)
+        service.stopService()
+        service.tell(REFUSED)
         self.assertEqual(len(self.told), 3)
 
     def test_targets_are_those_of_the_configuration(self) -> None:
@@ -114,21 +118,41 @@ class AlertsTests(SynchronousTestCase):
             environ={},
         )
         environ = {"https_proxy": "http://proxy.test:3128", "http_proxy": "http://proxy.test:3128"}
-        alerts = Alerts.from_config(config.alerts, "h", self.reactor, environ)
+        service = Alerts.from_config(config.alerts, "h", self.reactor, environ)
         self.assertEqual(
-            [(target.delivery.target, target.least) for target in alerts.targets],
+            [(target.delivery.target, target.least) for target in service.targets],
             [
                 ("alerts[0] (https://hooks.test:8443)", "warning"),
                 ("alerts[1] (/bin/pager)", "critical"),
                 ("alerts[2] (http://plain.test)", "warning"),
             ],
         )
-        alerts.startService()
+        service.startService()
         self.assertEqual((self.reactor.tcpClients, self.reactor.getDelayedCalls()), ([], []))
         self.reactor.refuse = OSError(11, "not today")
         with capturedLogs() as events:
-            alerts.tell(REFUSED)
-            alerts.stopService()
+            service.tell(REFUSED)
+            service.stopService()
         self.assertNotIn("T0KEN", " ".join(formatEvent(event) for event in events))
-        self.assertNotIn("T0KEN", repr(alerts))
+        self.assertNotIn("T0KEN", repr(service))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_a_proxy_is_for_https_alone(self) -> None:
+        """As the environment says; requests for http would need another form for it."""
+        config = load_text(
+            "alerts: [{webhook: 'https://hooks.test/'}, {webhook: 'http://hooks.test/'}]", name="f", environ={}
+        )
+        ways: list[Way] = []
+
+        def noting(*args: Any, **kwargs: Any) -> Way:
+            ways.append(way_to(*args, **kwargs))
+            return ways[-1]
+
+        self.patch(alerts, "way_to", noting)
+        proxy = "http://proxy.test:3128"
+        Alerts.from_config(config.alerts, "h", self.reactor, {"https_proxy": proxy, "http_proxy": proxy})
+        self.assertEqual([type(way.plain()) for way in ways], [Tunnel, Kept])
+        error = self.assertRaises(
+            ConfigError, Alerts.from_config, config.alerts, "h", self.reactor, {"https_proxy": "socks5://proxy.test"}
+        )
+        self.assertIn("alerts[0]", str(error))

@@ -156,6 +156,16 @@ class PresentedTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual((self.reason(asked), wire.aborted), ("no answer within 10 s", True))
 
+    def test_a_look_can_be_broken_off(self) -> None:
+        """As at the end of the daemon; the next one gets its turn."""
+        for connected in (False, True):
+            asked = self.ask()
+            wire = self.endpoint.succeed()[1] if connected else None
+            asked.cancel()
+            self.failureResultOf(asked)
+            self.assertEqual((self.endpoint.cancelled, self.clock.getDelayedCalls()), (1, []))
+            self.assertTrue(wire is None or wire.aborted)
+
     def test_only_what_is_spoken_to_over_tls_is_looked_at(self) -> None:
         """And never while something else is going on."""
         sources = sources_of({"plain": self.way(secure=False), "docs": self.way()}, self.clock)

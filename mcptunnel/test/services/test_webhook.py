@@ -94,6 +94,15 @@ class WebhookTests(SynchronousTestCase):
         self.protocol.connectionLost(Failure(ConnectionLost()))
         self.assertIn("no answer (Connection to the other side was lost", self.reason(sending))
 
+    def test_what_is_no_answer_is_not_quoted_at_length(self) -> None:
+        """It may be anything."""
+        for sent in (b"x" * 10_000 + b"\r\n\r\n", b"SSH-2.0-x\r\n\r\n"):
+            sending = self.sent(sent)
+            self.protocol.connectionLost(Failure(ConnectionLost()))
+            reason = self.reason(sending)
+            self.assertTrue(reason.startswith("no answer ("), reason)
+            self.assertLess(len(reason), 250)
+
     def test_a_target_that_is_silent(self) -> None:
         """Before the connection or after it."""
         sending = self.hook.send(b"")
