@@ -35,7 +35,16 @@ from tests.daemon import DaemonCase, python_env
 from tests.processes import ROOT, free_port, require
 
 DOCS: Final = ROOT / "docs"
-GUIDES: Final = ("tls-modes", "moving-to-https", "reverse-proxies", "mcp", "security", "clients", "performance")
+GUIDES: Final = (
+    "tls-modes",
+    "moving-to-https",
+    "reverse-proxies",
+    "mcp",
+    "security",
+    "monitoring",
+    "clients",
+    "performance",
+)
 SECONDS: Final = 60.0
 
 _BLOCK: Final = re.compile(
@@ -255,6 +264,10 @@ class RunTests(DaemonCase):
     def test_security(self) -> None:
         """Making a token; what a foreign page gets."""
         self.run_guide("security", 2)
+
+    def test_monitoring(self) -> None:
+        """What health says of certificates."""
+        self.run_guide("monitoring", 1)
 
     def test_clients(self) -> None:
         """curl in both eras and streaming, the official SDK, WebSocket."""

@@ -25,6 +25,9 @@ __all__ = [
 
 DAY: Final = 86_400.0
 
+# CA/Browser Forum, baseline requirements: no public certificate of a server has lived longer since 2020 (398 days).
+_LONG: Final = 400 * DAY
+
 Verdict = Literal["ok", "warning", "critical", "expired", "not_yet_valid", "invalid"]
 
 # From the best to the worst.
@@ -81,7 +84,8 @@ class Threshold:
     """A remaining life below which something has to be said.
 
     Certificates live for six days or for a year; one number of days cannot fit both. So a share of the whole life
-    counts, and an absolute time only where it is shorter.
+    counts, and an absolute time only where it is shorter. Without an absolute time, what lives for ten years, as
+    authorities do, counts as if it lived for 400 days: nobody needs two years to renew it.
 
     Attributes:
         share: Of the whole life, between 0 and 1.
@@ -93,8 +97,7 @@ class Threshold:
 
     def of(self, life: float) -> float:
         """Seconds of remaining life, for a certificate that lives for ``life`` seconds."""
-        relative = life * self.share
-        return relative if self.seconds is None else min(self.seconds, relative)
+        return min(life, _LONG) * self.share if self.seconds is None else min(life * self.share, self.seconds)
 
 
 # Automatic renewal happens with a third of the life left; later than a quarter it has failed at least once.

@@ -3,6 +3,8 @@
     TunnelError
     ├── ConfigError                 a configuration that is refused, with all its findings
     ├── CertificateError            a certificate or key that may not be served
+    ├── UnseenError                 certificates that could not be looked at; nothing is known against them
+    ├── DeliveryError               an alert that its target did not take
     ├── ListenError                 an address that cannot be listened on
     └── RequestError                a request that is refused; carries the HTTP status and a reason label
         ├── ForwardedError       forwarded headers that cannot be believed (400, 421)
@@ -33,12 +35,14 @@ __all__ = [
     "UPSTREAM_UNAVAILABLE",
     "CertificateError",
     "ConfigError",
+    "DeliveryError",
     "Finding",
     "ForwardedError",
     "ListenError",
     "RequestError",
     "RpcError",
     "TunnelError",
+    "UnseenError",
     "UpstreamError",
     "modern_status",
     "problem",
@@ -105,6 +109,14 @@ class ConfigError(TunnelError):
 
 class CertificateError(TunnelError):
     """A certificate, key or CA file may not be used. The message names the file and the reason."""
+
+
+class UnseenError(TunnelError):
+    """Certificates could not be looked at, such as those of a server that is not there. The message says why."""
+
+
+class DeliveryError(TunnelError):
+    """The target of an alert did not take it. The message says why."""
 
 
 class ListenError(TunnelError):

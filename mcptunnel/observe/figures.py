@@ -6,18 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from attrs import field, frozen
 
-from mcptunnel.core.certificates import Facts, Verdict
+from mcptunnel.core.verdicts import Finding
 
-__all__ = ["Figures", "Judged"]
-
-
-@frozen
-class Judged:
-    """A certificate and the verdict of the last look at it; ``remaining`` in seconds."""
-
-    facts: Facts
-    verdict: Verdict
-    remaining: float
+__all__ = ["Figures"]
 
 
 @frozen(kw_only=True)
@@ -39,7 +30,7 @@ class Figures:
     connections: Mapping[str, int] = field(factory=dict)
     handshakes: Mapping[tuple[str, ...], int] = field(factory=dict)
     failures: Mapping[str, int] = field(factory=dict)
-    certificates: Sequence[Judged] = ()
+    certificates: Sequence[Finding] = ()
     generation: int | None = None
     reloads: Mapping[str, int] = field(factory=dict)
     last_reload: float = 0.0

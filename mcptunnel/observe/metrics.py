@@ -15,7 +15,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from mcptunnel.core.certificates import DAY
-from mcptunnel.observe.figures import Figures, Judged
+from mcptunnel.core.verdicts import Finding
+from mcptunnel.observe.figures import Figures
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -76,7 +77,7 @@ class _Collector(Collector):
             yield from _reloads(figures, figures.generation)
 
 
-def _certificates(certificates: Sequence[Judged]) -> Iterator[Metric]:
+def _certificates(certificates: Sequence[Finding]) -> Iterator[Metric]:
     after = GaugeMetricFamily(
         "mcptunnel_tls_certificate_not_after_timestamp_seconds", "End of its life.", labels=_LABELS
     )

@@ -16,13 +16,15 @@ from mcptunnel import __version__
 from mcptunnel.config.schema import Config
 from mcptunnel.core.errors import ListenError
 from mcptunnel.core.relay import Relay
-from mcptunnel.observe.figures import Figures, Judged
+from mcptunnel.observe.figures import Figures
 from mcptunnel.services.adminside import AdminSide
+from mcptunnel.services.alerts import Alerts
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.filewatch import Outcome
 from mcptunnel.services.hsts import Ramp
 from mcptunnel.services.listener import Listener
 from mcptunnel.services.rotation import Rotation
+from mcptunnel.services.shown import shown
 from mcptunnel.services.stragglers import PlaintextReport
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.tls.front import FrontFactory
@@ -52,9 +54,10 @@ class Daemon(MultiService):
         redirect: The second endpoint, for http; None without one.
         store: Certificates in service; None in the modes without TLS.
         rotation: Keeps them the same as their files; None in the modes without TLS.
-        watch: Their expiry; None in the modes without TLS.
         ramp: The promise of https that grows; None where it is whole from the beginning.
         plaintext: Who comes by http although there is https; None where there is none.
+        watch: Over certificates: those in service, those we trust, those that servers present.
+        alerts: Who is told of what happens to certificates.
         clock: The reactor.
         access: Brings the last access records to where they go.
         admin: The operator's listener; None without one.
@@ -70,9 +73,10 @@ class Daemon(MultiService):
     redirect: Listener | None
     store: CertificateStore | None
     rotation: Rotation | None
-    watch: CertificateWatch | None
     ramp: Ramp | None
     plaintext: PlaintextReport | None
+    watch: CertificateWatch
+    alerts: Alerts
     clock: Any
     access: Callable[[], None]
     admin: AdminSide | None = None
@@ -135,10 +139,7 @@ class Daemon(MultiService):
                 for key, count in tally.handshakes.items()
             },
             failures=tally.failures,
-            certificates=[
-                Judged(finding.facts, finding.verdict, finding.remaining)
-                for finding in (() if self.watch is None else self.watch.findings)
-            ],
+            certificates=self.watch.findings,
             generation=None if self.store is None else self.store.generation,
             reloads={} if rotation is None else rotation.counts,
             last_reload=0.0 if rotation is None else rotation.last_taken,
@@ -199,7 +200,7 @@ class Daemon(MultiService):
     def reasons(self) -> list[str]:
         """Why no traffic should come; empty when all is well."""
         found = ["stopping"] if self.stopping else []
-        if self.watch is not None and self.watch.worst == "expired":
+        if self.watch.serves_expired:
             found.append("certificate_expired")
         return found
 
@@ -208,7 +209,6 @@ class Daemon(MultiService):
         open_links: dict[str, int] = {}
         for link in self.relay.links():
             open_links[link.server] = open_links.get(link.server, 0) + 1
-        findings = () if self.watch is None else self.watch.findings
         return {
             "version": __version__,
             "mode": self.config.server.tls.mode,
@@ -244,16 +244,10 @@ class Daemon(MultiService):
             "generation": None if self.store is None else self.store.generation,
             # Why what is on disk is not what is in service.
             "refused": None if self.rotation is None else self.rotation.trouble,
-            "certificates": [
-                {
-                    "subject": finding.facts.subject,
-                    "file": finding.facts.file,
-                    "role": finding.facts.role,
-                    "verdict": finding.verdict,
-                    "days_left": round(finding.remaining / 86400, 1),
-                }
-                for finding in findings
-            ],
+            "certificate_verdict": self.watch.worst,
+            "certificates": [shown(finding) for finding in self.watch.findings],
+            # Why certificates of a source could not be looked at; null where they could.
+            "certificate_sources": self.watch.errors,
         }
 
 

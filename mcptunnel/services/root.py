@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import gethostname
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,7 +14,6 @@ from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
 from mcptunnel.config.syntax import is_loopback
 from mcptunnel.core.addresses import Trust
-from mcptunnel.core.certificates import Thresholds
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
 from mcptunnel.core.preface import Action
@@ -22,7 +22,7 @@ from mcptunnel.core.record import Record
 from mcptunnel.core.routing import Target
 from mcptunnel.services.acme import beside_challenges, elsewhere, unready
 from mcptunnel.services.adminside import AdminSide
-from mcptunnel.services.certwatch import CertificateWatch
+from mcptunnel.services.alerts import Alerts, reload_alert
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.hsts import first_promise, ramp_from
@@ -35,6 +35,7 @@ from mcptunnel.services.rotation import rotation_from
 from mcptunnel.services.selfcheck import SelfCheck
 from mcptunnel.services.stragglers import PlaintextReport, reports
 from mcptunnel.services.upstreams import Upstreams
+from mcptunnel.services.watching import watch_from
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
@@ -134,19 +135,17 @@ def build(config: Config, reactor: Any) -> Daemon:
         endpoint=endpoint_for(reactor, server.host, server.port), factory=front, host=server.host, port=server.port
     )
     redirect = redirect_listener(config, reactor, site, hosts, front, listener)
-    watch = rotation = None
+    alerts = Alerts.from_config(config.alerts, gethostname(), reactor)
+    watch = watch_from(config, store, upstreams.ways, reactor)
+    watch.listeners.append(alerts.changed)
+    rotation = ramp = None
     if store is not None:
         rotation = rotation_from(config, store, reactor, check, strict=strict)
-        watch = CertificateWatch(
-            facts=store.facts,
-            thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical),
-            interval=tls.expiry_check_interval,
-            clock=reactor,
-        )
+        ramp = ramp_from(tls, store.facts, site.common.promise, reactor)
         rotation.taken.append(lambda _: watch.look())
-    ramp = None if store is None else ramp_from(tls, store.facts, site.common.promise, reactor)
-    if rotation is not None and ramp is not None:
-        rotation.taken.append(lambda _: ramp.look())
+        rotation.alarm.append(lambda trouble: alerts.tell(reload_alert(trouble, reactor.seconds())))
+        if ramp is not None:
+            rotation.taken.append(lambda _: ramp.look())
     admin = _admin(config, reactor, lambda: daemon) if config.admin is not None else None
     daemon = Daemon(
         config=config,
@@ -162,12 +161,13 @@ def build(config: Config, reactor: Any) -> Daemon:
         watch=watch,
         ramp=ramp,
         plaintext=plaintext,
+        alerts=alerts,
         clock=reactor,
         access=flush,
         admin=admin,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    for service in (watch, rotation, ramp):
+    for service in (alerts, watch, rotation, ramp):
         if service is not None:
             service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     if admin is not None:

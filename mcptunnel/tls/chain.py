@@ -126,7 +126,7 @@ def chain_facts(file: str, chain: Sequence[x509.Certificate]) -> tuple[Facts, ..
     return tuple(facts_of(file, one, "intermediate" if at else "leaf") for at, one in enumerate(chain))
 
 
-def fingerprint(certificate: x509.Certificate) -> str:
+def fingerprint(certificate: x509.Certificate | x509.CertificateRevocationList) -> str:
     """SHA-256 of its DER encoding, lower-case hexadecimal: what ``openssl x509 -fingerprint -sha256`` shows."""
     return certificate.fingerprint(SHA256()).hex()
 

@@ -7,6 +7,7 @@ at the first flaw and never see the rest; this one takes note and goes on to the
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from mcptunnel.tls.chain import describe
 from mcptunnel.tls.context import cause
 
 __all__ = ["Presented", "Probe", "ProbeError"]
@@ -34,8 +36,8 @@ class Presented:
         version: Such as ``TLSv1.3``.
         cipher: OpenSSL's name of the suite.
         group: Of the key exchange; empty when it is not known.
-        flaws: What a client with these trust anchors would refuse it for, each once, in OpenSSL's words. Not whether
-            the name fits.
+        flaws: What a client with these trust anchors would refuse it for, each once, in OpenSSL's words, followed by
+            the subject where it is not the server's own certificate. Not whether the name fits.
         failure: Why the handshake did not come to an end after the certificates were seen; None when it did.
     """
 
@@ -69,7 +71,7 @@ class Probe:
                 store.add_cert(crypto.X509.from_cryptography(anchor))
         self._tls: Final = SSL.Connection(context, None)
         self._tls.set_connect_state()
-        if name is not None:
+        if name is not None and not _is_address(name):
             self._tls.set_tlsext_host_name(name.encode("ascii"))
         self.result: Presented | None = None
 
@@ -96,6 +98,9 @@ class Probe:
                 self._finish(cause(error))
             else:
                 self._finish(None)
+                # What remains to be said is that we leave: servers log who breaks off.
+                with contextlib.suppress(SSL.Error):
+                    self._tls.shutdown()
             break
         return self._pending()
 
@@ -130,8 +135,17 @@ class Probe:
 
     def _note(self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
         if not ok:
-            self._flaws[_why(code)] = None
+            whose = "" if depth == 0 else f" ({describe(certificate.to_cryptography())})"
+            self._flaws[_why(code) + whose] = None
         return True
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _why(code: int) -> str:

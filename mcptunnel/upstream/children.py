@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 
 from mcptunnel.upstream import warden
 
-__all__ = ["Child", "Children"]
+__all__ = ["INHERITED", "Child", "Children", "in_own_group"]
 
 # Between closing its input, SIGTERM and SIGKILL (MCP, stdio, "Shutdown").
 GRACE_SECONDS: Final = 2.0
@@ -42,6 +42,13 @@ TOGETHER_SECONDS: Final = 0.1
 INHERITED: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM")
 # Becomes the leader of a new session, then the command: same process id, so the group is named by it.
 _LEADER: Final = "import os,sys;os.setsid();os.execvp(sys.argv[1],sys.argv[1:])"
+
+
+def in_own_group(argv: Sequence[str]) -> list[str]:
+    """``argv``, as the leader of a session and a process group of its own, which is named by its process id."""
+    setsid = shutil.which("setsid")
+    leader = [setsid] if setsid else [sys.executable, "-I", "-S", "-c", _LEADER]
+    return [*leader, *argv]
 
 
 class Child(ProcessProtocol):
@@ -221,9 +228,8 @@ class Children:
         return child
 
     def _spawn(self, protocol: ProcessProtocol, argv: list[str], env: dict[str, str], cwd: str | None) -> None:
-        setsid = shutil.which("setsid")
-        leader = [setsid] if setsid else [sys.executable, "-I", "-S", "-c", _LEADER]
-        self.reactor.spawnProcess(protocol, leader[0], [*leader, *argv], env=env, path=cwd)
+        led = in_own_group(argv)
+        self.reactor.spawnProcess(protocol, led[0], led, env=env, path=cwd)
 
     def born(self, child: Child, pid: int) -> None:
         """``child`` runs as ``pid``."""

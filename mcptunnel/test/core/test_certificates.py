@@ -53,6 +53,15 @@ class JudgeTests(SynchronousTestCase):
         ):
             self.assertEqual(judge(facts(life), life - remaining, days), verdict, (life, remaining))
 
+    def test_a_long_life_counts_as_four_hundred_days(self) -> None:
+        """An authority of ten years is no worry for its last two and a half; days that were named are kept to."""
+        life = 3650 * DAY
+        self.assert_verdict(100 * DAY, "ok", life)
+        self.assert_verdict(100 * DAY - 1, "warning", life)
+        self.assert_verdict(40 * DAY - 1, "critical", life)
+        named = Thresholds(warning=Threshold(share=1 / 4, seconds=300 * DAY))
+        self.assertEqual(judge(facts(life), life - 300 * DAY + 1, named), "warning")
+
     def test_nothing_is_critical_before_it_is_a_warning(self) -> None:
         """An operator who names a late warning only is not told sooner."""
         late = Thresholds(warning=Threshold(share=1 / 4, seconds=DAY))

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.core.certificates import DAY, Facts
-from mcptunnel.observe.figures import Figures, Judged
+from mcptunnel.core.verdicts import Finding
+from mcptunnel.observe.figures import Figures
 from mcptunnel.observe.metrics import Metrics
 
 LEAF = Facts(
@@ -32,7 +33,11 @@ class MetricsTests(SynchronousTestCase):
     def test_certificates(self) -> None:
         """Moments, days, and the verdict; of two that are the same one; names are escaped."""
         upstream = evolve(LEAF, role="upstream", not_after=10 * DAY)
-        judged = [Judged(LEAF, "warning", 20 * DAY), Judged(LEAF, "ok", 1.0), Judged(upstream, "ok", DAY)]
+        judged = [
+            Finding(facts=LEAF, verdict="warning", remaining=20 * DAY),
+            Finding(facts=LEAF, verdict="ok", remaining=1.0),
+            Finding(facts=upstream, verdict="ok", remaining=DAY),
+        ]
         found = self.samples(Figures(certificates=judged))
         name = "mcptunnel_tls_certificate"
         labels = ('a"b.pem', "leaf", "1f", "CN=a\\b")

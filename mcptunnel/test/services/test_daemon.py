@@ -17,6 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.load import load_text
 from mcptunnel.core.rules import Rules
+from mcptunnel.services.alerts import Alerts
+from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.daemon import Daemon
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.listener import Listener
@@ -130,14 +132,15 @@ class ListeningTests(Case):
         self.assertEqual((self.reactor.sslServers, self.reactor.unixServers, self.reactor.tcpClients), ([], [], []))
 
     def test_what_runs_and_in_which_order(self) -> None:
-        """The listener starts last, so that what it leads to is there; the certificates' watch only with TLS."""
-        self.assertEqual([type(service) for service in self.build()], [Heartbeat, Listener])
+        """The listener starts last, so that what it leads to is there; certificates are watched in every mode."""
+        self.assertEqual([type(service) for service in self.build()], [Heartbeat, Alerts, CertificateWatch, Listener])
         pair = mint("localhost", names=("localhost",), **LONG).write(self.mktemp())
         daemon = self.build(
             f'server: {{tls: {{mode: auto, cert_file: "{pair.cert_file}", key_file: "{pair.key_file}"}}}}'
         )
         self.assertEqual(
-            [type(service).__name__ for service in daemon], ["Heartbeat", "CertificateWatch", "Rotation", "Listener"]
+            [type(service).__name__ for service in daemon],
+            ["Heartbeat", "Alerts", "CertificateWatch", "Rotation", "Listener"],
         )
 
     def test_a_connection_passes_the_front_then_the_site_then_the_gate(self) -> None:
