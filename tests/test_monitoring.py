@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,10 @@ class MonitoringCase(DaemonCase):
         super().setUp()
         self.ca = self.place / "ca.pem"
         self.ca.write_bytes(authority().pem)
+
+    def eventually(self, what: Callable[[], bool], message: str, seconds: float = 20.0) -> None:
+        """Pauses between looks and attempts are part of what is waited for."""
+        super().eventually(what, message, seconds)
 
     def health(self, daemon: Daemon, tls: bool = False) -> dict[str, Any]:
         client = HttpClient(port=daemon.port) if tls else HttpClient(port=daemon.port, tls=None)
@@ -186,7 +191,7 @@ class AlertTests(MonitoringCase):
         """Of the trouble, and of the renewal that ends it."""
         hook: Receiver = receiver(self, refusals=[500, 302])
         daemon = self.serve({"webhook": hook.url, "headers": {"Authorization": "Bearer T0KEN"}}, self.note())
-        self.eventually(lambda: len(hook.documents) == 1, "nothing was delivered", 15.0)
+        self.eventually(lambda: len(hook.documents) == 1, "nothing was delivered")
         self.eventually(lambda: len(self.notes()) == 1, "the program was not run")
         self.assertEqual(hook.attempts, [500, 302, 204])
         self.assertEqual(hook.headers["authorization"], "Bearer T0KEN")
