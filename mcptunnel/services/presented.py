@@ -7,9 +7,8 @@ from math import ceil
 from typing import Any, Final
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from mcptunnel.core.certificates import Facts, covers
@@ -18,6 +17,7 @@ from mcptunnel.services.certwatch import Source
 from mcptunnel.services.ways import Way
 from mcptunnel.tls.chain import facts_of
 from mcptunnel.tls.probe import Presented, Probe, ProbeError
+from mcptunnel.tls.probing import look
 
 __all__ = ["sources_of"]
 
@@ -50,19 +50,7 @@ def _look(name: str, way: Way, clock: IReactorTime) -> Deferred[Sequence[Facts]]
     def found(presented: Presented) -> Sequence[Facts]:
         return _facts(f"mcpServers.{name}", way.name, presented)
 
-    looking = Deferred.fromCoroutine(_shake(way)).addCallbacks(found, _unseen)
-    return looking.addTimeout(SECONDS, clock, _late)
-
-
-async def _shake(way: Way) -> Presented:
-    shaking = _Shaking(Probe(way.name, way.anchors))
-    factory = Factory.forProtocol(lambda: shaking)
-    factory.noisy = False
-    await way.plain().connect(factory)
-    try:
-        return await shaking.done
-    finally:
-        shaking.leave()
+    return look(way.plain(), Probe(way.name, way.anchors), clock, SECONDS).addCallbacks(found, _unseen)
 
 
 def _facts(file: str, host: str, presented: Presented) -> tuple[Facts, ...]:
@@ -76,54 +64,6 @@ def _facts(file: str, host: str, presented: Presented) -> tuple[Facts, ...]:
 def _unseen(failure: Failure) -> Any:
     if isinstance(failure.value, ProbeError):
         raise UnseenError(str(failure.value)) from None
+    if isinstance(failure.value, TimeoutError):
+        raise UnseenError(f"no answer within {SECONDS:g} s") from None
     raise UnseenError(f"cannot connect ({failure.getErrorMessage() or type(failure.value).__name__})") from None
-
-
-def _late(_: Any, seconds: float) -> Any:
-    raise UnseenError(f"no answer within {seconds:g} s")
-
-
-class _Shaking(Protocol):
-    """A connection that is nothing but a handshake."""
-
-    def __init__(self, probe: Probe) -> None:
-        self.done: Final[Deferred[Presented]] = Deferred()
-        self._probe: Final = probe
-
-    def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self._probe.start())
-
-    def dataReceived(self, data: bytes) -> None:
-        assert self.transport is not None
-        try:
-            self.transport.write(self._probe.receive(data))
-        except ProbeError as error:
-            self._fail(error)
-        else:
-            self._finish()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        try:
-            self._probe.lost()
-        except ProbeError as error:
-            self._fail(error)
-        else:
-            self._finish()
-
-    def leave(self) -> None:
-        """Close it, whatever the other side does."""
-        assert self.transport is not None
-        if self._probe.result is not None:
-            # Our last words, which are few, are to be read.
-            self.transport.loseConnection()
-        else:
-            self.transport.abortConnection()  # type: ignore[attr-defined]  # ITCPTransport has it
-
-    def _finish(self) -> None:
-        if self._probe.result is not None and not self.done.called:
-            self.done.callback(self._probe.result)
-
-    def _fail(self, error: ProbeError) -> None:
-        if not self.done.called:
-            self.done.errback(error)

@@ -88,6 +88,9 @@ class _Looking(Protocol):
 
     def _close(self, outcome: Any) -> Any:
         wire: Any = self.transport
-        if wire is not None:
+        if self._probe.result is not None:
+            # Our last words, which are few, are to be read.
+            wire.loseConnection()
+        elif wire is not None:
             wire.abortConnection()
         return outcome

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Final
 
 from attrs import define, field
 from cryptography import x509
@@ -13,11 +11,9 @@ from cryptography import x509
 from mcptunnel.core.certificates import Facts, Role
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import facts_of, fingerprint
-from mcptunnel.tls.pem import read_chain, read_file
+from mcptunnel.tls.pem import read_chain, read_crls, read_file
 
 __all__ = ["FactsFile", "certificates_in", "lists_in"]
-
-_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 @define(eq=False)
@@ -57,14 +53,7 @@ def certificates_in(file: str, role: Role) -> FactsFile:
 
 def lists_in(file: str) -> FactsFile:
     """Every revocation list in ``file`` that says when the next one is due; others never get old."""
-
-    def parse(content: bytes) -> tuple[Facts, ...]:
-        found = [x509.load_pem_x509_crl(block) for block in _LIST.findall(content)]
-        if not found:
-            raise CertificateError("no PEM revocation list in it")
-        return tuple(facts for one in found for facts in _life(file, one))
-
-    return FactsFile(file, parse)
+    return FactsFile(file, lambda content: tuple(facts for one in read_crls(content) for facts in _life(file, one)))
 
 
 def _life(file: str, found: x509.CertificateRevocationList) -> tuple[Facts, ...]:
