@@ -161,7 +161,7 @@ class RunTests(DaemonCase):
             assert old in text, old
             text = text.replace(old, new)
         demo.write_text(text)
-        self.bash("mcptunnel devcert .dev")
+        self.bash("mcptunnel certs dev .dev")
         self.start("clock", [sys.executable, "-m", "mcptunnel.demo", "http", str(clock)], clock, env=python_env())
         self.start(
             "twistd",

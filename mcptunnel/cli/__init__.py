@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from mcptunnel import __version__
-from mcptunnel.cli import connect, devcert, explain, stdio
+from mcptunnel.cli import certs, connect, explain, stdio
 from mcptunnel.core.errors import TunnelError
 
 __all__ = ["COMMANDS", "main"]
 
 # The modules behind the commands, in the order in which the help lists them.
-COMMANDS: Final = (stdio, connect, explain, devcert)
+COMMANDS: Final = (stdio, connect, explain, certs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
