@@ -16,7 +16,7 @@ from cryptography import x509
 from mcptunnel.cli.certs.dial import DialError, Seen, Way, all_at_once, dial
 from mcptunnel.cli.certs.flaws import advice, flaws, notes
 from mcptunnel.cli.certs.target import Target, parse
-from mcptunnel.cli.certs.words import USAGE, Outcome, as_json, colour, left, name_of, status_of, worst
+from mcptunnel.cli.certs.words import USAGE, Outcome, as_json, colour, left, name_of, names_of, status_of, worst
 from mcptunnel.cli.paint import Paint, paint_for
 from mcptunnel.core.certificates import Facts, Thresholds, Verdict, covers, judge
 from mcptunnel.core.errors import CertificateError
@@ -149,10 +149,11 @@ class Report:
             yield f"name         {self.name}: {_answer(paint, self.covered, 'covered', 'NOT covered')}"
             whom = self.ca_file or "this system"
             trust = _answer(paint, self.trusted, f"trusted by {whom}", f"NOT trusted by {whom}")
-            yield f"chain        {len(self.facts)} certificates, {trust}"
+            chain = f"{len(self.facts)} certificate{'s' if len(self.facts) > 1 else ''}"
+            yield f"chain        {chain}, {trust}"
         for number, (facts, verdict) in enumerate(zip(self.facts, self.verdicts, strict=True), 1):
             remaining = left(facts.remaining(self.now))
-            yield f"{number:<4} {paint(f'{verdict:<13}', colour(verdict))} {remaining:>9}  {name_of(facts)}"
+            yield f"{number:<4} {paint(f'{verdict:<13}', colour(verdict))} {remaining:>9}  {names_of(facts)}"
             yield f"     subject {facts.subject or '(none)'}"
             yield f"     issuer  {facts.issuer}"
             yield f"     key     {facts.key}"
@@ -168,7 +169,7 @@ class Report:
             more = len(self.problems) - 1
             return self.problems[0] + (f" (and {more} more)" if more else "")
         nearest = min(self.facts, key=lambda facts: facts.not_after)
-        return f"{left(nearest.remaining(self.now))} left ({name_of(nearest, 1)})"
+        return f"{left(nearest.remaining(self.now))} left ({name_of(nearest)})"
 
 
 def report_on(

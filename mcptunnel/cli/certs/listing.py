@@ -13,7 +13,7 @@ from attrs import frozen
 
 from mcptunnel.cli.certs.inventory import Entry, Inventory, take
 from mcptunnel.cli.certs.live import look_at_listener, look_at_upstreams, show_progress
-from mcptunnel.cli.certs.words import Outcome, as_json, colour, left, name_of, status_of, worst
+from mcptunnel.cli.certs.words import Outcome, as_json, colour, left, name_of, names_of, status_of, worst
 from mcptunnel.cli.paint import Paint, paint_for
 from mcptunnel.config.schema import Config
 from mcptunnel.core.certificates import Thresholds, Verdict, judge
@@ -141,7 +141,7 @@ class Report:
         """Verdict, cells and further lines of each certificate."""
         for entry, verdict in self.judged:
             facts = entry.facts
-            name = name_of(facts)
+            name = names_of(facts)
             if len(name) > _WIDEST:
                 name = f"{name[: _WIDEST - 1]}…"
             if entry.more:
@@ -158,13 +158,11 @@ class Report:
             facts = min((e.facts for e, verdict in judged if verdict == worst_one), key=lambda facts: facts.not_after)
             bad = sum(verdict != "ok" for _, verdict in judged)
             more = f"; {bad} of {len(judged)} are not ok" if len(judged) > 1 else ""
-            return f"{name_of(facts, 1)} is {worst_one} ({left(facts.remaining(self.now))} left){more}"
+            return f"{name_of(facts)} is {worst_one} ({left(facts.remaining(self.now))} left){more}"
         if self.found.problems:
             return self.found.problems[0].says
         nearest = min((entry.facts for entry, _ in judged), key=lambda facts: facts.not_after)
-        return (
-            f"{len(judged)} in play, the first to end is {name_of(nearest, 1)} in {left(nearest.remaining(self.now))}"
-        )
+        return f"{len(judged)} in play, the first to end is {name_of(nearest)} in {left(nearest.remaining(self.now))}"
 
 
 def _below(entry: Entry) -> Iterator[str]:

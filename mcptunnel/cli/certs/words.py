@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from mcptunnel.core.certificates import DAY, Facts, Verdict
 
-__all__ = ["USAGE", "Outcome", "as_json", "colour", "left", "name_of", "status_of", "worst"]
+__all__ = ["USAGE", "Outcome", "as_json", "colour", "left", "name_of", "names_of", "status_of", "worst"]
 
 # A verdict, or ``unknown``: it cannot be said.
 Outcome = Verdict | Literal["unknown"]
@@ -22,6 +22,7 @@ _ORDER: Final[tuple[Outcome, ...]] = (
     "expired",
     "invalid",
 )
+_AUTHORITIES: Final = ("crl", "client_ca", "upstream_ca", "intermediate")
 # The statuses that Nagios, Icinga and all their relatives read.
 _STATUSES: Final[dict[Outcome, int]] = {"ok": 0, "warning": 1, "unknown": 3}
 _CRITICAL: Final = 2
@@ -59,9 +60,14 @@ def left(seconds: float) -> str:
     return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
-def name_of(facts: Facts, most: int = 3) -> str:
-    """What to call a certificate: its names, or its subject."""
-    if facts.role in ("crl", "client_ca", "upstream_ca", "intermediate") or not facts.names:
+def name_of(facts: Facts) -> str:
+    """What to call a certificate: its first name, or its subject."""
+    return facts.subject if facts.role in _AUTHORITIES or not facts.names else facts.names[0]
+
+
+def names_of(facts: Facts, most: int = 3) -> str:
+    """As :func:`name_of`, with ``most`` of its names."""
+    if facts.role in _AUTHORITIES or not facts.names:
         return facts.subject
     rest = len(facts.names) - most
     return ", ".join(facts.names[:most]) + (f" and {rest} more" if rest > 0 else "")

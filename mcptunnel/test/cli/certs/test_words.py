@@ -7,7 +7,7 @@ import json
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.cli.certs.words import as_json, left, name_of, status_of, worst
+from mcptunnel.cli.certs.words import as_json, left, name_of, names_of, status_of, worst
 from mcptunnel.test.tls.certs import DAY, NOW, mint
 from mcptunnel.tls.chain import facts_of
 
@@ -52,10 +52,10 @@ class WordsTests(SynchronousTestCase):
     def test_what_a_certificate_is_called(self) -> None:
         """By its names if it is a server's, by its subject if it is an authority's."""
         certificate = mint("Subject", names=["a", "b", "c", "d"]).certificate
-        self.assertEqual(name_of(facts_of("f", certificate, "leaf")), "a, b, c and 1 more")
-        self.assertEqual(name_of(facts_of("f", certificate, "leaf"), 4), "a, b, c, d")
-        self.assertEqual(name_of(facts_of("f", certificate, "client_ca")), "CN=Subject")
-        self.assertEqual(name_of(facts_of("f", mint("S").certificate, "upstream_client")), "CN=S")
+        leaf = facts_of("f", certificate, "leaf")
+        self.assertEqual((name_of(leaf), names_of(leaf), names_of(leaf, 4)), ("a", "a, b, c and 1 more", "a, b, c, d"))
+        for other in (facts_of("f", certificate, "client_ca"), facts_of("f", mint("Subject").certificate, "leaf")):
+            self.assertEqual((name_of(other), names_of(other)), ("CN=Subject", "CN=Subject"))
 
     def test_json_has_no_infinity(self) -> None:
         """A revocation list may have no end."""
