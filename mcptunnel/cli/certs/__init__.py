@@ -19,6 +19,7 @@ def add(subparsers: Any) -> None:
         description="Show every certificate that a configuration puts in play: those that are served (and whether the "
         "running daemon serves them), authorities, revocation lists, what we show servers and what these present.",
         epilog=USAGE,
+        usage="%(prog)s [-h] [--config FILE] [--json] [--no-upstreams] [COMMAND ...]",
         allow_abbrev=False,
     )
     listing.declare(parser)

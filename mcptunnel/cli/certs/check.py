@@ -13,11 +13,13 @@ from typing import Any, Final
 from attrs import field, frozen
 from cryptography import x509
 
-from mcptunnel.cli.certs.dial import DialError, Seen, Way, all_at_once, dial
+from mcptunnel.cli.certs.connect import DialError, Way
+from mcptunnel.cli.certs.dial import Seen, dial
 from mcptunnel.cli.certs.flaws import advice, flaws, notes
 from mcptunnel.cli.certs.target import Target, parse
+from mcptunnel.cli.certs.together import all_at_once
 from mcptunnel.cli.certs.words import USAGE, Outcome, as_json, colour, left, name_of, names_of, status_of, worst
-from mcptunnel.cli.paint import Paint, paint_for
+from mcptunnel.cli.paint import Paint, paint_for, printable
 from mcptunnel.core.certificates import Facts, Thresholds, Verdict, covers, judge
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import facts_of
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.json()))
     else:
         for line in report.lines(paint_for(sys.stdout)):
-            print(line)
+            print(printable(line))
     return status_of(report.outcome)
 
 

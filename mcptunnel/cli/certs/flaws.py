@@ -8,7 +8,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from mcptunnel.cli.certs.dial import DialError, Seen
+from mcptunnel.cli.certs.connect import DialError
+from mcptunnel.cli.certs.dial import Seen
 from mcptunnel.core.certificates import Facts, covers
 from mcptunnel.tls.chain import check_life, check_links, describe
 

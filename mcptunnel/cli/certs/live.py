@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 from attrs import evolve
 from cryptography import x509
 
-from mcptunnel.cli.certs.dial import DialError, Seen, Way, all_at_once, dial
+from mcptunnel.cli.certs.connect import DialError, Way
+from mcptunnel.cli.certs.dial import Seen, dial
 from mcptunnel.cli.certs.flaws import advice, distrust
 from mcptunnel.cli.certs.inventory import Entry, Inventory
 from mcptunnel.cli.certs.target import Target
+from mcptunnel.cli.certs.together import all_at_once
 from mcptunnel.config.schema import Config, UpstreamConfig
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.certificates import covers

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from mcptunnel.cli.certs import check
-from mcptunnel.cli.certs.dial import DialError, Seen, Way
+from mcptunnel.cli.certs.connect import DialError, Way
+from mcptunnel.cli.certs.dial import Seen
 from mcptunnel.test.cli.certs.seen import CommandCase, presenting
 from mcptunnel.test.tls.certs import DAY, NOW, Authority, mint
 
@@ -186,6 +187,14 @@ class CheckTests(CommandCase):
         status, said, errors = self.run_command("check", "mcp.test", "--ca-file", "/no/such.pem")
         self.assertEqual((status, said), (3, ""))
         self.assertIn("/no/such.pem: No such file", errors)
+
+    def test_a_hostile_certificate_gives_the_terminal_no_orders(self) -> None:
+        """Neither by its subject nor by its names."""
+        evil = mint("a\x1b]0;x\x07\n0 ok", names=["mcp.test"], issuer=self.between.issued)
+        self.presents(presenting(evil.certificate))
+        said = self.run_command("check", "mcp.test")[1]
+        self.assertIn("CN=a?]0\\;x??0 ok", said)
+        self.assertNotIn("\x1b", said)
 
     def test_wrong_usage(self) -> None:
         """Before anything is connected."""

@@ -1,4 +1,4 @@
-"""Tests for mcptunnel.cli.certs.dial that need no network; tests/test_certs_command.py has the rest."""
+"""Tests for mcptunnel.cli.certs.dial, connect and together; tests/test_certs_command.py has what needs a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.cli.certs.dial import DialError, Way, all_at_once, dial
+from mcptunnel.cli.certs.connect import DialError, Way
+from mcptunnel.cli.certs.dial import dial
+from mcptunnel.cli.certs.together import all_at_once
 from mcptunnel.upstream.proxies import Proxy
 
 
@@ -36,7 +38,9 @@ class DialTests(SynchronousTestCase):
             def serve() -> None:
                 connection, _ = listening.accept()
                 with connection:
-                    got.append(connection.recv(65_536))
+                    # Longer than whatever goes ahead of a ClientHello.
+                    while len(b"".join(got)) < 100:
+                        got.append(connection.recv(65_536))
                     connection.sendall(says)
                     if hold:
                         over.wait(10)
@@ -48,7 +52,7 @@ class DialTests(SynchronousTestCase):
             )
             over.set()
             thread.join(10)
-        return error, got[0]
+        return error, b"".join(got)
 
     def test_what_comes_instead_of_tls(self) -> None:
         """Recognised by its first bytes."""

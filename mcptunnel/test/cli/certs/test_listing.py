@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mcptunnel.cli import main
 from mcptunnel.cli.certs import live
-from mcptunnel.cli.certs.dial import DialError, Seen, Way
+from mcptunnel.cli.certs.connect import DialError, Way
+from mcptunnel.cli.certs.dial import Seen
 from mcptunnel.config.schema import CertificatePair, Config, ServerConfig, TlsConfig
 from mcptunnel.test.cli.certs.seen import CommandCase, presenting
 from mcptunnel.test.tls.certs import DAY, LONG, NOW, Authority, Issued, mint
