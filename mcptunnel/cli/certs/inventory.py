@@ -13,6 +13,7 @@ from attrs import define, evolve, field, frozen
 from cryptography import x509
 
 from mcptunnel.config.schema import CertificatePair, Config, UpstreamConfig
+from mcptunnel.config.syntax import is_loopback
 from mcptunnel.core.certificates import Facts, Role
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import chain_facts, facts_of
@@ -98,8 +99,15 @@ class Inventory:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def pair(self, pair: CertificatePair, key: str, now: float) -> tuple[Facts, ...]:
-        """The facts of a chain; why it may not be used is the flaw of its first certificate, and a problem."""
+    def pair(self, pair: CertificatePair, key: str, now: float, *, strict: bool) -> tuple[Facts, ...]:
+        """The facts of a chain; why it may not be used is the flaw of its first certificate, and a problem.
+
+        Args:
+            pair: Its files.
+            key: The configuration's key for it.
+            now: Seconds since the epoch.
+            strict: A key that other users can read may not be used.
+        """
         chain = self.read(pair.cert_file, f"{key}.cert_file", read_chain)
         readable = self.read(pair.key_file, f"{key}.key_file", lambda content: content) is not None
         if chain is None:
@@ -107,15 +115,18 @@ class Inventory:
         facts = chain_facts(pair.cert_file, chain)
         if not readable:
             return facts
+        lines = []
         try:
             for warning in load(pair, now).warnings:
-                self.note("warning", warning)
+                if strict and warning.startswith(f"{pair.key_file}: "):
+                    lines.append(warning)
+                else:
+                    self.note("warning", warning)
         except CertificateError as error:
-            lines = str(error).splitlines()
-            for line in lines:
-                self.note("invalid", line)
-            return (evolve(facts[0], flaw="; ".join(lines)), *facts[1:])
-        return facts
+            lines += str(error).splitlines()
+        for line in lines:
+            self.note("invalid", line)
+        return (evolve(facts[0], flaw="; ".join(lines) or None), *facts[1:])
 
 
 def take(config: Config, now: float) -> Inventory:
@@ -132,8 +143,7 @@ def take(config: Config, now: float) -> Inventory:
         if tls.ca_file is not None and tls.client_auth != "none":
             _take_bundle(found, tls.ca_file, "server.tls.ca_file", "client_ca")
             if tls.crl_file is not None:
-                lists = found.read(tls.crl_file, "server.tls.crl_file", _read_lists)
-                found.add((_list_facts(tls.crl_file, one) for one in lists or ()), "server.tls.crl_file")
+                _take_lists(found, tls.crl_file)
     bundles: set[str] = set()
     for upstream in config.servers.values():
         if upstream.enabled and upstream.url is not None and upstream.url.startswith(("https:", "wss:")):
@@ -144,11 +154,13 @@ def take(config: Config, now: float) -> Inventory:
 def _take_ours(config: Config, found: Inventory, now: float) -> None:
     """The pairs that we serve; of two certificates for a name the first one counts, and the first is the default."""
     tls = config.server.tls
+    wish = tls.key_permissions
+    strict = not is_loopback(config.server.host) if wish is None else wish == "strict"
     taken: set[str] = set()
     first = 1 if tls.cert_file is not None and tls.key_file is not None else 0
     for at, pair in enumerate(tls.pairs):
         key = "server.tls" if at < first else f"server.tls.certificates[{at - first}]"
-        facts = found.pair(pair, key, now)
+        facts = found.pair(pair, key, now, strict=strict)
         for one in facts[:1]:
             names = tuple(name for name in one.names if name not in taken)
             taken.update(names)
@@ -177,6 +189,18 @@ def _take_bundle(found: Inventory, file: str, key: str, role: Role) -> None:
         found.entries.append(Entry(facts=longest, key=key, more=len(facts) - 1))
     else:
         found.add(facts, key)
+
+
+def _take_lists(found: Inventory, file: str) -> None:
+    """The revocation lists of the client authorities that were found."""
+    lists = found.read(file, "server.tls.crl_file", _read_lists)
+    if lists is None:
+        return
+    authorities = [entry.facts.subject for entry in found.entries if entry.facts.role == "client_ca"]
+    facts = [_list_facts(file, one) for one in lists]
+    found.add(facts, "server.tls.crl_file")
+    for missing in sorted(set(authorities) - {one.issuer for one in facts}):
+        found.note("invalid", f"{file}: holds no list of {missing}, so that every client of it is refused; add it")
 
 
 def _read_lists(content: bytes) -> list[x509.CertificateRevocationList]:

@@ -173,13 +173,40 @@ class FilesTests(ListingCase):
         self.assertEqual((status, shown["worst"], len(shown["errors"])), (3, "unknown", 1))
         self.assertEqual(shown["certificates"][0]["verdict"], "ok")
 
-    def test_a_key_that_others_can_read_is_a_warning(self) -> None:
-        """It is served nevertheless."""
+    def test_a_key_that_others_can_read(self) -> None:
+        """As the daemon sees it: a warning on loopback or where that is wished, of no use elsewhere."""
         pair = self.pair("one", "a.test")
         Path(pair["key_file"]).chmod(0o644)
-        status, shown = self.shown(self.configure({**pair, "key_permissions": "warn"}))
-        self.assertEqual((status, shown["worst"]), (1, "warning"))
-        self.assertIn("one.key", shown["errors"][0])
+        for wish, host, status in (
+            (None, "127.0.0.1", 1),
+            (None, "0.0.0.0", 2),
+            ("warn", "0.0.0.0", 1),
+            ("strict", "127.0.0.1", 2),
+        ):
+            tls = pair if wish is None else {**pair, "key_permissions": wish}
+            path = self.configure(tls, server={"host": host}, auth={"anonymous": True})
+            seen, shown = self.shown(path)
+            self.assertEqual(seen, status, (wish, host))
+            self.assertIn("one.key", shown["errors"][0])
+            self.assertEqual(shown["certificates"][0]["verdict"], "ok" if status == 1 else "invalid")
+
+    def test_every_authority_of_clients_needs_its_list(self) -> None:
+        """Without one, all of its clients are refused."""
+        now = datetime.fromtimestamp(NOW, UTC)
+        name = self.root.issued.certificate.subject
+        crl = x509.CertificateRevocationListBuilder(name, now - timedelta(1), now + timedelta(7))
+        content = crl.sign(self.root.issued.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        other = Authority.root("Other")
+        tls = {**self.pair("one", "a.test"), "client_auth": "required", "crl_file": self.file("crl.pem", content)}
+        for authorities, status in ((self.root.pem, 0), (self.root.pem + other.pem, 2)):
+            seen, shown = self.shown(self.configure({**tls, "ca_file": self.file("ca.pem", authorities)}))
+            self.assertEqual(seen, status)
+        self.assertIn("holds no list of CN=Other", shown["errors"][0])
+        Path(tls["crl_file"]).write_bytes(b"hello")
+        self.assertIn(
+            "no PEM revocation list",
+            self.shown(self.configure({**tls, "ca_file": str(tls["cert_file"])}))[1]["errors"][0],
+        )
 
     def test_a_large_bundle_is_one_row(self) -> None:
         """The system's has authorities that have ended, and nobody minds."""
