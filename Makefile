@@ -36,7 +36,7 @@ $(VENV)/.docs: $(VENV)/.run
 
 # The shell becomes twistd, so that both demo helpers, which watch their parent, end with the daemon.
 run: $(VENV)/.run
-	@$(BIN)/mcptunnel devcert .dev
+	@$(BIN)/mcptunnel certs dev .dev
 	@$(BIN)/python -m mcptunnel.demo http 3002 & $(BIN)/python -m mcptunnel.demo hints https://localhost:3000 & \
 	exec $(BIN)/twistd --pidfile= -n mcptunnel --config etc/demo.yaml
 

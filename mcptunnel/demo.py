@@ -292,11 +292,11 @@ def _end_with_parent() -> None:
 HINTS: Final = """
 mcptunnel answers at {url}/mcp, https and http on the same port. Three commands to try, from this folder:
 
-  curl --cacert .dev/cert.pem {url}/servers/demo/mcp -H 'Content-Type: application/json' \\
+  curl --cacert .dev/ca.pem {url}/servers/demo/mcp -H 'Content-Type: application/json' \\
        -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/list' \\
        -d '{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}'
 
-  NODE_EXTRA_CA_CERTS=.dev/cert.pem npx @modelcontextprotocol/inspector --cli {url}/mcp --transport http \\
+  NODE_EXTRA_CA_CERTS=.dev/ca.pem npx @modelcontextprotocol/inspector --cli {url}/mcp --transport http \\
        --method tools/call --tool-name demo__echo --tool-arg text=hello
 
   curl {plain}/health

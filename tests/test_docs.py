@@ -27,7 +27,9 @@ import textwrap
 import time
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import yaml
 from attrs import frozen
 
 from mcptunnel.config.load import key_paths, load_text
@@ -37,6 +39,8 @@ from tests.processes import ROOT, free_port, require
 DOCS: Final = ROOT / "docs"
 GUIDES: Final = (
     "tls-modes",
+    "certificates",
+    "acme",
     "moving-to-https",
     "reverse-proxies",
     "mcp",
@@ -139,7 +143,39 @@ class ReadTests(DaemonCase):
                 self.assertTrue((DOCS / path).is_file(), path)
                 shown.add(Path(path).name)
         samples = {path.name for path in (ROOT / "etc" / "proxies").iterdir() if "-spec." not in path.name}
+        samples |= {path.name for path in (ROOT / "etc" / "kubernetes").iterdir()}
         self.assertEqual(samples - shown, set())
+
+    def test_the_manifests_for_kubernetes_fit_together(self) -> None:
+        """The configuration loads, and every file that it names is mounted, whole, from a secret that is made."""
+        with (ROOT / "etc" / "kubernetes" / "mcptunnel.yaml").open() as file:
+            made = {one["kind"]: one for one in yaml.safe_load_all(file)}
+        config = load_text(made["ConfigMap"]["data"]["mcptunnel.yaml"], base=self.place)
+        pod = made["Deployment"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+        self.assertNotIn("subPath", str(container))
+        tls = mounted["/run/tls"]["secret"]
+        self.assertEqual(tls["secretName"], made["Certificate"]["spec"]["secretName"])
+        self.assertEqual(made["Certificate"]["spec"]["issuerRef"]["name"], made["Issuer"]["metadata"]["name"])
+        self.assertEqual(
+            (config.server.tls.cert_file, config.server.tls.key_file), ("/run/tls/tls.crt", "/run/tls/tls.key")
+        )
+        self.assertEqual(
+            (config.auth.tokens[0].token_file, mounted["/run/tokens"]["secret"]["secretName"]),
+            ("/run/tokens/ci", "mcptunnel-tokens"),
+        )
+        # YAML 1.1, which Kubernetes reads, has octal numbers.
+        self.assertEqual(
+            [volume["secret"]["defaultMode"] for volume in volumes.values() if "secret" in volume], [0o400] * 2
+        )
+        self.assertEqual(pod["securityContext"]["fsGroup"], pod["securityContext"]["runAsUser"])
+        self.assertEqual(mounted["/etc/mcptunnel"]["configMap"]["name"], made["ConfigMap"]["metadata"]["name"])
+        self.assertEqual(container["command"][-1], "/etc/mcptunnel/mcptunnel.yaml")
+        self.assertEqual(container["ports"][0]["containerPort"], config.server.port)
+        self.assertGreater(pod["terminationGracePeriodSeconds"], config.server.limits.drain_timeout)
+        self.assertIn(urlsplit(config.server.public_url or "").hostname, made["Certificate"]["spec"]["dnsNames"])
 
     def test_every_guide_is_in_the_contents(self) -> None:
         """A page that nobody finds might as well not be there."""
@@ -175,7 +211,7 @@ class RunTests(DaemonCase):
             assert old in text, old
             text = text.replace(old, new)
         demo.write_text(text)
-        self.bash("mcptunnel devcert .dev")
+        self.bash("mcptunnel certs dev .dev")
         self.start("clock", [sys.executable, "-m", "mcptunnel.demo", "http", str(clock)], clock, env=python_env())
         self.start(
             "twistd",
@@ -252,6 +288,10 @@ class RunTests(DaemonCase):
         until = time.monotonic() + 10
         while path.exists() and time.monotonic() < until:
             time.sleep(0.05)
+
+    def test_certificates(self) -> None:
+        """All three commands."""
+        self.run_guide("certificates", 7)
 
     def test_reverse_proxies(self) -> None:
         """What explain prints."""

@@ -101,15 +101,15 @@ class OpensslTests(EdgeTestCase):
 
 
 class CurlTests(EdgeTestCase):
-    """``curl``, and the certificate of ``mcptunnel devcert``."""
+    """``curl``, and the certificate of ``mcptunnel certs dev``."""
 
-    async def test_the_development_certificate_is_trusted_where_it_is_named(self) -> None:
+    async def test_the_development_authority_is_trusted_where_it_is_named(self) -> None:
         """By curl, and by Python's strictest check; by nobody else."""
         directory = str(self.directory / "dev")
-        made = await run(sys.executable, "-c", _COMMAND, "devcert", directory)
+        made = await run(sys.executable, "-c", _COMMAND, "certs", "dev", directory)
         self.assertEqual((made.returncode, made.stderr), (0, b""))
-        cert = f"{directory}/cert.pem"
-        daemon = self.start(self.tls("auto", cert_file=cert, key_file=f"{directory}/key.pem"))
+        cert = f"{directory}/ca.pem"
+        daemon = self.start(self.tls("auto", cert_file=f"{directory}/cert.pem", key_file=f"{directory}/key.pem"))
         for host in ("localhost", "127.0.0.1"):
             url = f"https://{host}:{self.port(daemon)}/health/live"
             done = await run("curl", "--silent", "--show-error", "--fail", "--cacert", cert, url)

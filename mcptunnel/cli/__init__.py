@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from mcptunnel import __version__
-from mcptunnel.cli import connect, devcert, explain, reload, stdio
+from mcptunnel.cli import certs, connect, explain, reload, stdio
 from mcptunnel.core.errors import TunnelError
 
 __all__ = ["COMMANDS", "main"]
 
 # The modules behind the commands, in the order in which the help lists them.
-COMMANDS: Final = (stdio, connect, explain, reload, devcert)
+COMMANDS: Final = (stdio, connect, explain, reload, certs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from mcptunnel.cli.paint import Paint, paint_for
 from mcptunnel.config.schema import Config
 from mcptunnel.core.addresses import UNIX_PEER, canon, is_unix
 from mcptunnel.core.errors import ForwardedError
@@ -47,8 +48,6 @@ _CONNECTIONS: Final = {
     Action.REFUSE_INSECURE: "refused with a redirect to https or 403: plaintext is only for trusted proxies",
     Action.CLOSE: "closed: TLS is not spoken here",
 }
-
-Paint = Callable[[str, str], str]
 
 
 def add(subparsers: _Subparsers) -> None:
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_json(outcome)))
         return 0
-    for line in _text(config, resolver, args.peer, args.tls, headers, outcome, _paint()):
+    for line in _text(config, resolver, args.peer, args.tls, headers, outcome, paint_for(sys.stdout)):
         print(line)
     return 0
 
@@ -216,11 +215,3 @@ def _deleted(headers: Sequence[tuple[bytes, bytes]], believed: frozenset[bytes])
         if b"_" in name or (name.lower() in FORWARDING and name.lower() not in believed)
     }
     return list(names)
-
-
-def _paint() -> Paint:
-    """Colour for terminals, unless NO_COLOR (https://no-color.org) is set to anything."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return lambda text, _: text
-    codes = {"good": 32, "warn": 33, "bad": 31, "strong": 1}
-    return lambda text, kind: f"\x1b[{codes[kind]}m{text}\x1b[0m"

@@ -12,7 +12,6 @@ from twisted.web.resource import IResource
 
 from mcptunnel.config.schema import Config
 from mcptunnel.config.secrets import token_digest
-from mcptunnel.config.syntax import is_loopback
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.hosts import HostPolicy
 from mcptunnel.core.plaintext import HttpsPolicy, behind_proxy, require_https, tls_only
@@ -38,6 +37,7 @@ from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.services.watching import watch_from
 from mcptunnel.tls.endpoints import endpoint_for
 from mcptunnel.tls.front import FrontFactory
+from mcptunnel.tls.material import strict_keys
 from mcptunnel.tls.store import CertificateStore
 from mcptunnel.tls.tally import Tally
 from mcptunnel.web.gate import Gate
@@ -109,7 +109,7 @@ def build(config: Config, reactor: Any) -> Daemon:
             details,
         ),
     )
-    secure, strict = tls.mode in ("application", "auto"), _strict(config)
+    secure, strict = tls.mode in ("application", "auto"), strict_keys(server)
     store = CertificateStore.from_config(tls, reactor.seconds(), strict=strict) if secure else None
     # Whoever has to send a PROXY header when it calls us, ourselves included.
     proxies = tls.trusted_proxies if server.proxy_protocol == "required" else ()
@@ -198,12 +198,6 @@ def _admin(config: Config, reactor: Any, daemon: Callable[[], Daemon]) -> AdminS
     return admin_from(
         config.admin, config.server.limits, reactor, lambda: daemon().figures(), lambda: daemon().reload_report()
     )
-
-
-def _strict(config: Config) -> bool:
-    """Whether a private key that others can read is refused: but on loopback, unless the operator said otherwise."""
-    wish = config.server.tls.key_permissions
-    return not is_loopback(config.server.host) if wish is None else wish == "strict"
 
 
 def _uncovered(config: Config, store: CertificateStore) -> list[str]:

@@ -18,14 +18,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mcptunnel.config.schema import CertificatePair
+from mcptunnel.config.schema import CertificatePair, ServerConfig
+from mcptunnel.config.syntax import is_loopback
 from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import chain_facts, check_complete, check_leaf, check_life, check_links, describe
 from mcptunnel.tls.passphrase import passphrase_for
 from mcptunnel.tls.pem import PrivateKey, read_chain, read_file, read_key
 
-__all__ = ["Material", "load", "load_all"]
+__all__ = ["Material", "load", "load_all", "strict_keys"]
 
 T = TypeVar("T")
 
@@ -59,6 +60,12 @@ class Material:
         if isinstance(self.key, rsa.RSAPrivateKey):
             return "RSA"
         return "EC" if isinstance(self.key, ec.EllipticCurvePrivateKey) else "Ed25519"
+
+
+def strict_keys(server: ServerConfig) -> bool:
+    """Whether a private key that others can read is refused: but on loopback, unless the operator said otherwise."""
+    wish = server.tls.key_permissions
+    return not is_loopback(server.host) if wish is None else wish == "strict"
 
 
 def load_all(pairs: Sequence[CertificatePair], now: float, *, strict: bool = False) -> tuple[Material, ...]:

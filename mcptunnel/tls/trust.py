@@ -13,7 +13,7 @@ from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import facts_of, fingerprint
 from mcptunnel.tls.pem import read_chain, read_crls, read_file
 
-__all__ = ["FactsFile", "certificates_in", "lists_in"]
+__all__ = ["FactsFile", "certificates_in", "list_facts", "lists_in"]
 
 
 @define(eq=False)
@@ -53,10 +53,13 @@ def certificates_in(file: str, role: Role) -> FactsFile:
 
 def lists_in(file: str) -> FactsFile:
     """Every revocation list in ``file`` that says when the next one is due; others never get old."""
-    return FactsFile(file, lambda content: tuple(facts for one in read_crls(content) for facts in _life(file, one)))
+    return FactsFile(
+        file, lambda content: tuple(facts for one in read_crls(content) for facts in list_facts(file, one))
+    )
 
 
-def _life(file: str, found: x509.CertificateRevocationList) -> tuple[Facts, ...]:
+def list_facts(file: str, found: x509.CertificateRevocationList) -> tuple[Facts, ...]:
+    """The facts of a revocation list in ``file``; none of one that does not say when the next is due."""
     due = found.next_update_utc
     if due is None:
         return ()
@@ -78,5 +81,5 @@ def _life(file: str, found: x509.CertificateRevocationList) -> tuple[Facts, ...]
 def _number(found: x509.CertificateRevocationList) -> str:
     try:
         return f"{found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number:x}"
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, ValueError):
         return ""
