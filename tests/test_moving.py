@@ -425,9 +425,6 @@ class RampTests(MovingCase):
 class ReportTests(MovingCase):
     """Who still comes in plaintext."""
 
-    def seen(self, daemon: Daemon, https: str) -> dict[tuple[str, str], dict[str, Any]]:
-        return {(one["client"], one["request"]): one for one in self.health(https)["plaintext"]}
-
     def test_everybody_is_seen_on_either_port_whatever_the_answer(self) -> None:
         """Redirected, refused, served; who comes by https is not, nor through a proxy that says so."""
         token = {"auth": {"tokens": [{"name": "ci", "token": "t" * 40}]}}
