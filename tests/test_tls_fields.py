@@ -37,6 +37,11 @@ ELSEWHERE: Final = {
     "loopback_health": "test_tls_modes.ModeTests.test_behind_proxy_answers_health_checks_on_loopback_if_told_to",
     "hsts_enabled": "test_tls_modes.IdentityTests.test_hsts_follows_its_settings",
     "hsts_max_age": "test_tls_modes.IdentityTests.test_hsts_follows_its_settings",
+    "hsts_include_subdomains": "test_response_headers.HeadersTests.test_whatever_is_served",
+    "hsts_preload": "test_response_headers.HeadersTests.test_whatever_is_served",
+    "hsts_ramp": "test_moving.RampTests.test_it_grows_with_renewals_on_an_open_connection_too_and_survives_a_restart",
+    "redirect_http": "test_moving.PortsTests.test_redirect",
+    "acme_webroot": "test_moving.ChallengeTests.test_in_every_mode",
 }
 
 

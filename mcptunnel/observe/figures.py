@@ -16,7 +16,7 @@ class Figures:
     """Everything that is shown, at one moment.
 
     Attributes:
-        connections: Connections by what became of them.
+        connections: Connections by (listener, what became of them); ``main`` and ``http``.
         handshakes: Complete handshakes by (version, cipher, group, resumed).
         failures: Failed handshakes by cause.
         certificates: In the order of the last look.
@@ -27,7 +27,7 @@ class Figures:
         plaintext: Requests in plaintext of clients that could use https, by what became of them.
     """
 
-    connections: Mapping[str, int] = field(factory=dict)
+    connections: Mapping[tuple[str, ...], int] = field(factory=dict)
     handshakes: Mapping[tuple[str, ...], int] = field(factory=dict)
     failures: Mapping[str, int] = field(factory=dict)
     certificates: Sequence[Finding] = ()

@@ -55,7 +55,10 @@ class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
         figures = self._figures()
         yield _counter(
-            "mcptunnel_connections", "Connections by what became of them.", ("outcome",), _single(figures.connections)
+            "mcptunnel_connections",
+            "Connections by what became of them.",
+            ("listener", "outcome"),
+            figures.connections,
         )
         yield _counter(
             "mcptunnel_tls_handshakes",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from attrs import astuple, define, field
@@ -132,8 +133,13 @@ class Daemon(MultiService):
     def figures(self) -> Figures:
         """What ``/metrics`` shows."""
         tally, rotation = self.front.tally, self.rotation
+        listeners = {"main": tally.counts} | ({} if self.redirect is None else {"http": _counts(self.redirect)})
         return Figures(
-            connections=tally.counts,
+            connections={
+                (listener, outcome): count
+                for listener, counts in listeners.items()
+                for outcome, count in counts.items()
+            },
             handshakes={
                 (key.version, key.cipher, key.group, str(key.resumed).lower()): count
                 for key, count in tally.handshakes.items()
@@ -144,6 +150,7 @@ class Daemon(MultiService):
             reloads={} if rotation is None else rotation.counts,
             last_reload=0.0 if rotation is None else rotation.last_taken,
             refused=rotation is not None and rotation.trouble is not None,
+            plaintext={} if self.plaintext is None else self.plaintext.counts,
         )
 
     def stopService(self) -> Deferred[Any]:
@@ -251,6 +258,6 @@ class Daemon(MultiService):
         }
 
 
-def _counts(listener: Listener) -> Mapping[str, int]:
+def _counts(listener: Listener) -> Counter[str]:
     assert isinstance(listener.factory, FrontFactory)
     return listener.factory.tally.counts

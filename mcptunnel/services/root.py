@@ -167,7 +167,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         admin=admin,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    for service in (alerts, watch, rotation, ramp):
+    for service in (alerts, watch, ramp, rotation):
         if service is not None:
             service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     if admin is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 from attrs import define, field
@@ -40,12 +42,14 @@ class PlaintextReport:
         https: Knows what the client should use.
         clock: Seconds since the epoch.
         then: Told of every record afterwards; None for nobody.
+        counts: Requests by what became of them: ``served``, ``redirected`` to https, ``refused``.
     """
 
     https: HttpsPolicy
     clock: Callable[[], float]
     then: Callable[[Record], None] | None = None
     table: Stragglers = field(init=False, factory=Stragglers)
+    counts: Counter[str] = field(init=False, factory=Counter)
 
     _log = Logger()
 
@@ -53,6 +57,7 @@ class PlaintextReport:
         """An exchange has ended."""
         # What could not even be read has no verb. An authority that looks for a challenge comes by http for ever.
         if record.scheme == "http" and record.verb and not record.path.startswith(_CHALLENGES):
+            self.counts[_outcome(record.status)] += 1
             came_from = record.client or record.peer
             straggler = self.table.note(client_key(came_from) or came_from, record, self.clock())
             if straggler is not None:
@@ -99,3 +104,9 @@ class PlaintextReport:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _outcome(status: int) -> str:
+    if status == HTTPStatus.PERMANENT_REDIRECT:
+        return "redirected"
+    return "served" if status < HTTPStatus.BAD_REQUEST else "refused"

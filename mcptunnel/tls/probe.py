@@ -98,9 +98,6 @@ class Probe:
                 self._finish(cause(error))
             else:
                 self._finish(None)
-                # What remains to be said is that we leave: servers log who breaks off.
-                with contextlib.suppress(SSL.Error):
-                    self._tls.shutdown()
             break
         return self._pending()
 
@@ -112,6 +109,12 @@ class Probe:
         """
         if self.result is None:
             self._finish("the connection was closed during the handshake")
+
+    def leave(self) -> bytes:
+        """What is to be sent at the end: servers log who breaks off (RFC 8446 §6.1, close_notify)."""
+        with contextlib.suppress(SSL.Error):
+            self._tls.shutdown()
+        return self._pending()
 
     def _finish(self, failure: str | None) -> None:
         chain = self._tls.get_peer_cert_chain(as_cryptography=True)

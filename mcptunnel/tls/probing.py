@@ -89,7 +89,8 @@ class _Looking(Protocol):
     def _close(self, outcome: Any) -> Any:
         wire: Any = self.transport
         if self._probe.result is not None:
-            # Our last words, which are few, are to be read.
+            # They are to be read, so the connection is not reset.
+            wire.write(self._probe.leave())
             wire.loseConnection()
         elif wire is not None:
             wire.abortConnection()

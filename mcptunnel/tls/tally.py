@@ -20,7 +20,7 @@ EXPLAINED: Final[Mapping[str, str]] = {
     "proxy_malformed": "its PROXY header is malformed",
     "proxy_twice": "it sent two PROXY headers",
     "unexpected_proxy": "it sent a PROXY header, and server.proxy_protocol is off",
-    "unexpected_tls": "it speaks TLS, and server.tls.mode serves plaintext only",
+    "unexpected_tls": "it speaks TLS, and this port serves plaintext only",
     "connections": "server.limits.connections is reached",
     "client_connections": "its share of connections, server.limits.client_connections, is reached",
 }

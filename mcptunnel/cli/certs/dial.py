@@ -80,8 +80,11 @@ def dial(
     with contextlib.closing(connection):
         try:
             connection.enter(way)
-            presented = _shake_hands(connection, Probe(name, trust))
+            probe = Probe(name, trust)
+            presented = _shake_hands(connection, probe)
             hung_up = bool(linger) and connection.hangs_up(linger)
+            with contextlib.suppress(OSError):
+                connection.send(probe.leave())
             return Seen(peer=connection.peer, presented=presented, hung_up=hung_up)
         except TimeoutError:
             raise DialError("timeout", f"takes the connection and says nothing for {seconds:g} s") from None

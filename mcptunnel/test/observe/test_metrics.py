@@ -53,13 +53,13 @@ class MetricsTests(SynchronousTestCase):
         """By what they are told apart by."""
         found = self.samples(
             Figures(
-                connections={"serve_tls": 3},
+                connections={("main", "serve_tls"): 3},
                 handshakes={("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "false"): 2},
                 failures={"unknown_ca": 1},
                 plaintext={"redirected": 4},
             )
         )
-        self.assertEqual(found["mcptunnel_connections_total"], {("serve_tls",): 3.0})
+        self.assertEqual(found["mcptunnel_connections_total"], {("main", "serve_tls"): 3.0})
         self.assertEqual(
             found["mcptunnel_tls_handshakes_total"],
             {("TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "false", "TLSv1.3"): 2.0},

@@ -124,10 +124,12 @@ class ProbeTests(SynchronousTestCase):
             self.assertEqual([name for name in server.names if name is not None], [asked] if asked else [])
 
     def test_it_says_that_it_leaves(self) -> None:
-        """Nothing else is ever sent; the server has no error to log."""
+        """When it is asked to. Nothing else is ever sent; the server has no error to log."""
         for version in (None, SSL.TLS1_2_VERSION):
             server = Server(self.leaf(), version=version)
-            self.run_probe(server)
+            probe = self.run_probe(server)
+            self.assertFalse(server.told_to_leave)
+            server.answer(probe.leave())
             self.assertTrue(server.told_to_leave)
 
     def test_a_server_that_wants_to_see_ours_has_shown_its_own(self) -> None:
