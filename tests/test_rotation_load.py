@@ -207,14 +207,14 @@ class RotationUnderLoadTests(DaemonCase):
         client = HttpClient(port=self.server.port)
         before = served(self.server.port)
         good = Path(self.cert).read_bytes()
-        self.assertIsNone(client.get("/health").last["refused"])
+        self.assertEqual(client.get("/health").last["refused"], [])
         Path(self.cert).write_bytes(good[: len(good) // 2])
-        self.eventually(lambda: client.get("/health").last["refused"] is not None, "no alarm in health")
-        self.assertIn("ends in the middle of a certificate", client.get("/health").last["refused"])
+        self.eventually(lambda: client.get("/health").last["refused"] != [], "no alarm in health")
+        self.assertIn("ends in the middle of a certificate", client.get("/health").last["refused"][0])
         self.assertIn("those on disk are refused", self.server.process.output())
         self.assertEqual(served(self.server.port), before)
         Path(self.cert).write_bytes(good)
-        self.eventually(lambda: client.get("/health").last["refused"] is None, "the alarm stays")
+        self.eventually(lambda: client.get("/health").last["refused"] == [], "the alarm stays")
 
     def test_kubernetes_swaps_a_directory(self) -> None:
         """Files that are links into ``..data``, which is a link that is renamed."""

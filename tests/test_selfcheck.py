@@ -47,14 +47,13 @@ class SelfCheckTests(EdgeTestCase):
         daemon = self.start(
             self.tls("application", **files, client_auth="required", ca_file=self.ca_file),
         )
-        assert daemon.rotation is not None
         for _ in range(3):
             outcome = await daemon.reload()
             self.assertTrue(outcome.taken)
         # The other ends of those connections are heard of a little later.
         await deferLater(reactor, 0.2, lambda: None)
         self.assertEqual(daemon.front.tally.failures, {})
-        self.assertIsNone(daemon.rotation.trouble)
+        self.assertEqual(daemon.following.troubles, [])
 
     async def test_through_a_listener_that_demands_a_proxy_header(self) -> None:
         """It introduces itself as the proxy."""

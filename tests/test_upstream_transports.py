@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from mcptunnel.test.tls.certs import Authority
 from tests.certificates import NAME, authority, issue
 from tests.clients import HttpClient
 from tests.daemon import Daemon, DaemonCase, python_env
@@ -74,6 +76,30 @@ class TlsTests(Case):
         mine = {"cert_file": self.client.cert_file, "key_file": self.client.key_file}
         self.assertEqual(self.echo(self.far(url=url, ca_file=str(self.ca), **mine)), "hello")
         self.assertIn("server far is unavailable", self.echo(self.far(url=url, ca_file=str(self.ca))))
+
+    def test_trust_anchors_and_our_certificate_follow_their_files(self) -> None:
+        """Without a restart: what is wrong at first, right then, broken at last, which changes nothing."""
+        ca, cert, key = (self.place / name for name in ("live-ca.pem", "live.crt", "live.key"))
+        stranger = Authority.root("Stranger")
+        ca.write_bytes(stranger.pem)
+        other = stranger.issue("client", client=True, now=time.time()).write(self.place, "stranger")
+        for target, source in ((cert, other.cert_file), (key, other.key_file)):
+            target.write_bytes(Path(source).read_bytes())
+        daemon = self.far(
+            url=f"https://localhost:{self.port}/mcp", ca_file=str(ca), cert_file=str(cert), key_file=str(key)
+        )
+        self.assertIn("server far is unavailable", self.echo(daemon))
+        ca.write_bytes(authority().pem)
+        self.eventually(lambda: daemon.process.output().count("certificates were read again") == 1, "not read again")
+        # Now we trust it, and it does not trust us.
+        self.assertIn("server far is unavailable", self.echo(daemon))
+        key.write_bytes(Path(self.client.key_file).read_bytes())
+        cert.write_bytes(Path(self.client.cert_file).read_bytes())
+        self.eventually(lambda: daemon.process.output().count("certificates were read again") == 2, "not read again")
+        self.assertEqual(self.echo(daemon), "hello")
+        ca.write_text("nothing")
+        self.eventually(lambda: "mcpServers.far: what was read before stays" in daemon.process.output(), "no alarm")
+        self.assertEqual(self.echo(daemon), "hello")
 
     def test_a_server_of_another_name_or_authority_is_refused(self) -> None:
         """Before anything is sent."""

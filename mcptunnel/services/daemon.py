@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attrs import astuple, define, field
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import AlreadyCalled
 from twisted.logger import Logger
 
@@ -22,9 +22,9 @@ from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.alerts import Alerts
 from mcptunnel.services.certwatch import CertificateWatch
 from mcptunnel.services.filewatch import Outcome
+from mcptunnel.services.following import Following
 from mcptunnel.services.hsts import Ramp
 from mcptunnel.services.listener import Listener
-from mcptunnel.services.rotation import Rotation
 from mcptunnel.services.shown import shown
 from mcptunnel.services.stragglers import PlaintextReport
 from mcptunnel.services.upstreams import Upstreams
@@ -54,7 +54,7 @@ class Daemon(MultiService):
         front: What becomes of each connection.
         redirect: The second endpoint, for http; None without one.
         store: Certificates in service; None in the modes without TLS.
-        rotation: Keeps them the same as their files; None in the modes without TLS.
+        following: Keeps what is in force the same as its files.
         ramp: The promise of https that grows; None where it is whole from the beginning.
         plaintext: Who comes by http although there is https; None where there is none.
         watch: Over certificates: those in service, those we trust, those that servers present.
@@ -73,7 +73,7 @@ class Daemon(MultiService):
     front: FrontFactory
     redirect: Listener | None
     store: CertificateStore | None
-    rotation: Rotation | None
+    following: Following
     ramp: Ramp | None
     plaintext: PlaintextReport | None
     watch: CertificateWatch
@@ -102,13 +102,7 @@ class Daemon(MultiService):
         Returns:
             What came of it. Other changes of the configuration need a restart.
         """
-        if self.rotation is None:
-            self._log.info(
-                "mode {mode} has no certificates to read again; other changes of the configuration need a restart",
-                mode=self.config.server.tls.mode,
-            )
-            return succeed(Outcome(taken=True, said=False))
-        return self.rotation.reload()
+        return self.following.reload()
 
     def reload_report(self) -> Deferred[dict[str, Any]]:
         """:meth:`reload`, and what came of it as a document: ``taken``, ``problems``, ``generation``, ``certificates``.
@@ -132,7 +126,7 @@ class Daemon(MultiService):
 
     def figures(self) -> Figures:
         """What ``/metrics`` shows."""
-        tally, rotation = self.front.tally, self.rotation
+        tally, rotation = self.front.tally, self.following.rotation
         listeners = {"main": tally.counts} | ({} if self.redirect is None else {"http": _counts(self.redirect)})
         return Figures(
             connections={
@@ -149,7 +143,7 @@ class Daemon(MultiService):
             generation=None if self.store is None else self.store.generation,
             reloads={} if rotation is None else rotation.counts,
             last_reload=0.0 if rotation is None else rotation.last_taken,
-            refused=rotation is not None and rotation.trouble is not None,
+            refused=bool(self.following.troubles),
             plaintext={} if self.plaintext is None else self.plaintext.counts,
         )
 
@@ -250,7 +244,7 @@ class Daemon(MultiService):
             "plaintext": [] if self.plaintext is None else self.plaintext.shown(),
             "generation": None if self.store is None else self.store.generation,
             # Why what is on disk is not what is in service.
-            "refused": None if self.rotation is None else self.rotation.trouble,
+            "refused": self.following.troubles,
             "certificate_verdict": self.watch.worst,
             "certificates": [shown(finding) for finding in self.watch.findings],
             # Why certificates of a source could not be looked at; null where they could.

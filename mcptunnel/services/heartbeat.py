@@ -1,4 +1,4 @@
-"""The one timer of the daemon's own logic: whatever must happen about once a second."""
+"""A timer of the daemon's own logic: whatever must happen about once a second, or more often."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ BEAT_SECONDS: Final = 1.0
 
 
 class Heartbeat(Service):
-    """Calls each of ``beats`` every second; one that fails is logged and called again.
+    """Calls each of ``beats`` again and again; one that fails is logged and called again.
 
     Args:
         beats: Without arguments, quick.
         clock: Drives the calls.
+        seconds: Between calls.
     """
 
     log = Logger()
 
-    def __init__(self, beats: Sequence[Callable[[], None]], clock: IReactorTime) -> None:
+    def __init__(self, beats: Sequence[Callable[[], None]], clock: IReactorTime, seconds: float = BEAT_SECONDS) -> None:
         self._beats: Final = tuple(beats)
+        self._seconds: Final = seconds
         self._loop: Final = LoopingCall(self._beat)
         self._loop.clock = clock
         self._running: Deferred[Any] | None = None
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
-        self._running = self._loop.start(BEAT_SECONDS, now=False)
+        self._running = self._loop.start(self._seconds, now=False)
 
     def stopService(self) -> Deferred[Any] | None:
         super().stopService()  # type: ignore[no-untyped-call]

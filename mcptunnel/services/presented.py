@@ -50,7 +50,7 @@ def _look(name: str, way: Way, clock: IReactorTime) -> Deferred[Sequence[Facts]]
     def found(presented: Presented) -> Sequence[Facts]:
         return _facts(f"mcpServers.{name}", way.name, presented)
 
-    return look(way.plain(), Probe(way.name, way.anchors), clock, SECONDS).addCallbacks(found, _unseen)
+    return look(way.plain(), Probe(way.name, way.terms.anchors), clock, SECONDS).addCallbacks(found, _unseen)
 
 
 def _facts(file: str, host: str, presented: Presented) -> tuple[Facts, ...]:

@@ -7,6 +7,8 @@ from socket import gethostname
 from typing import Any
 from urllib.parse import urlsplit
 
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
@@ -23,6 +25,7 @@ from mcptunnel.services.acme import beside_challenges, elsewhere, unready
 from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.alerts import Alerts, reload_alert
 from mcptunnel.services.daemon import Daemon
+from mcptunnel.services.following import Following
 from mcptunnel.services.heartbeat import Heartbeat
 from mcptunnel.services.hsts import first_promise, ramp_from
 from mcptunnel.services.identity import host_policy_from, resolver_from
@@ -32,6 +35,7 @@ from mcptunnel.services.redirect import redirect_listener
 from mcptunnel.services.relaying import access_from, relay_from, targets_from
 from mcptunnel.services.rotation import rotation_from
 from mcptunnel.services.selfcheck import SelfCheck
+from mcptunnel.services.serverfiles import server_files
 from mcptunnel.services.stragglers import PlaintextReport, reports
 from mcptunnel.services.upstreams import Upstreams
 from mcptunnel.services.watching import watch_from
@@ -109,8 +113,9 @@ def build(config: Config, reactor: Any) -> Daemon:
             details,
         ),
     )
-    secure, strict = tls.mode in ("application", "auto"), strict_keys(server)
-    store = CertificateStore.from_config(tls, reactor.seconds(), strict=strict) if secure else None
+    store = None
+    if tls.mode in ("application", "auto"):
+        store = CertificateStore.from_config(tls, reactor.seconds(), strict=strict_keys(server))
     # Whoever has to send a PROXY header when it calls us, ourselves included.
     proxies = tls.trusted_proxies if server.proxy_protocol == "required" else ()
     check = SelfCheck(reactor, lambda: listener.address, Trust(proxies))
@@ -138,14 +143,22 @@ def build(config: Config, reactor: Any) -> Daemon:
     alerts = Alerts.from_config(config.alerts, gethostname(), reactor)
     watch = watch_from(config, store, upstreams.ways, reactor)
     watch.listeners.append(alerts.changed)
+
+    def alarm(trouble: str | None) -> None:
+        alerts.tell(reload_alert(trouble, reactor.seconds()))
+
+    def in_thread(work: Callable[[], Any]) -> Deferred[Any]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
+
     rotation = ramp = None
     if store is not None:
-        rotation = rotation_from(config, store, reactor, check, strict=strict)
+        rotation = rotation_from(config, store, in_thread, reactor, check)
         ramp = ramp_from(tls, store.facts, site.common.promise, reactor)
         rotation.taken.append(lambda _: watch.look())
-        rotation.alarm.append(lambda trouble: alerts.tell(reload_alert(trouble, reactor.seconds())))
+        rotation.alarm.append(alarm)
         if ramp is not None:
             rotation.taken.append(lambda _: ramp.look())
+    following = Following(rotation, server_files(config, upstreams.ways, in_thread, reactor, alarm), reactor)
     admin = _admin(config, reactor, lambda: daemon) if config.admin is not None else None
     daemon = Daemon(
         config=config,
@@ -157,7 +170,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         front=front,
         redirect=redirect,
         store=store,
-        rotation=rotation,
+        following=following,
         watch=watch,
         ramp=ramp,
         plaintext=plaintext,
@@ -167,7 +180,7 @@ def build(config: Config, reactor: Any) -> Daemon:
         admin=admin,
     )
     Heartbeat([relay.sweep, streams.sweep, upstreams.sweep, flush], reactor).setServiceParent(daemon)  # type: ignore[no-untyped-call]
-    for service in (alerts, watch, ramp, rotation):
+    for service in (alerts, watch, ramp, following):
         if service is not None:
             service.setServiceParent(daemon)  # type: ignore[no-untyped-call]
     if admin is not None:

@@ -1,7 +1,7 @@
 """What is served follows what is on disk: certificates, keys, trust anchors and revocation lists.
 
-Looked at four times a second, and whenever somebody asks (SIGHUP, ``mcptunnel reload``). New connections get the new
-ones, open ones live on; what is bad changes nothing and raises the alarm.
+New connections get the new ones, open ones live on; what is bad changes nothing and raises the alarm. When it is looked
+at, and for whom else, is for :mod:`mcptunnel.services.following`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from attrs import define, field
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from mcptunnel.config.schema import Config, TlsConfig
@@ -24,13 +21,12 @@ from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.services.filewatch import FileWatch, Outcome
 from mcptunnel.services.selfcheck import SelfCheck
-from mcptunnel.tls.material import Material, load_all
+from mcptunnel.tls.material import Material, load_all, strict_keys
 from mcptunnel.tls.policy import Policy
 from mcptunnel.tls.store import CertificateStore
 
 __all__ = ["Rotation", "rotation_from", "served_files"]
 
-_TICK_SECONDS: Final = 0.25
 # The keys of tickets open every session that they sealed: they must not live for as long as the process.
 _TICKET_KEY_SECONDS: Final = 12 * 3600.0
 
@@ -48,30 +44,36 @@ def served_files(tls: TlsConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def rotation_from(config: Config, store: CertificateStore, reactor: Any, check: SelfCheck, *, strict: bool) -> Rotation:
+def rotation_from(
+    config: Config,
+    store: CertificateStore,
+    in_thread: Callable[[Callable[[], Any]], Deferred[Any]],
+    clock: IReactorTime,
+    check: SelfCheck,
+) -> Rotation:
     """Keeps ``store`` the same as the files of ``config``.
 
     Args:
         config: Names the files.
         store: Just loaded from them.
-        reactor: With its threads.
+        in_thread: Runs what blocks.
+        clock: For pauses.
         check: Calls our own listener.
-        strict: Refuse keys that other users can read.
     """
     server = config.server
     return Rotation(
         tls=server.tls,
-        strict=strict,
+        strict=strict_keys(server),
         store=store,
         host=urlsplit(server.public_url or "").hostname,
-        clock=reactor,
-        in_thread=lambda work: deferToThreadPool(reactor, reactor.getThreadPool(), work),
+        clock=clock,
+        in_thread=in_thread,
         check=lambda leaves: Deferred.fromCoroutine(check.differences(leaves)),
     )
 
 
-@define(eq=False, kw_only=True, slots=False)
-class Rotation(Service):
+@define(eq=False, kw_only=True)
+class Rotation:
     """Keeps a :class:`~mcptunnel.tls.store.CertificateStore` the same as its files.
 
     Attributes:
@@ -102,8 +104,6 @@ class Rotation(Service):
     last_taken: float = field(init=False)
     trouble: str | None = field(init=False, default=None)
     _files: FileWatch[_Loaded] = field(init=False)
-    _loop: LoopingCall = field(init=False)
-    _running: Deferred[LoopingCall] | None = field(init=False, default=None)
     _keys_at: float = field(init=False)
 
     _log = Logger()
@@ -119,33 +119,17 @@ class Rotation(Service):
             in_thread=self.in_thread,
             clock=self.clock,
         )
-        self._loop = LoopingCall(self._tick)
-        self._loop.clock = self.clock
-
-    def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
-        self._running = self._loop.start(_TICK_SECONDS, now=False)
-
-    def stopService(self) -> Deferred[LoopingCall] | None:
-        super().stopService()  # type: ignore[no-untyped-call]
-        running, self._running = self._running, None
-        if self._loop.running:
-            self._loop.stop()
-        return running
 
     def reload(self) -> Deferred[Outcome]:
         """Read everything again now, changed or not."""
         return self._files.force()
 
-    def _tick(self) -> None:
-        # A LoopingCall that raises once never comes again.
-        try:
-            self._files.tick()
-            if self.clock.seconds() >= self._keys_at:
-                self._keys_at = self.clock.seconds() + _TICKET_KEY_SECONDS
-                self.store.renew_keys()
-        except Exception:
-            self._log.failure("the files of certificates could not be looked at")
+    def tick(self) -> None:
+        """Look at the files, and at the age of keys. Called a few times a second."""
+        self._files.tick()
+        if self.clock.seconds() >= self._keys_at:
+            self._keys_at = self.clock.seconds() + _TICKET_KEY_SECONDS
+            self.store.renew_keys()
 
     def _load(self) -> _Loaded:
         now = self.clock.seconds()

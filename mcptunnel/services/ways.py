@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import define, field, frozen
 from cryptography import x509
 from OpenSSL import crypto
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -19,10 +19,23 @@ from mcptunnel.tls.pem import PrivateKey, read_chain, read_file, read_key
 from mcptunnel.upstream.endpoints import Kept, Named, Tunnel
 from mcptunnel.upstream.proxies import Proxy, ProxyError, proxy_for
 
-__all__ = ["Way", "way_of", "way_to"]
+__all__ = ["Terms", "Way", "files_of", "terms_of", "way_of", "way_to"]
 
 
 @frozen(kw_only=True)
+class Terms:
+    """What TLS with a server is based on.
+
+    Attributes:
+        anchors: What its certificate must chain to; None: the system's.
+        ours: What we show it, as arguments of CertificateOptions.
+    """
+
+    anchors: Sequence[x509.Certificate] | None = None
+    ours: Mapping[str, Any] = field(factory=dict, repr=False)
+
+
+@define(eq=False, kw_only=True)
 class Way:
     """How connections to a server are made.
 
@@ -32,7 +45,8 @@ class Way:
         plain: Makes an endpoint without TLS.
         endpoint: Makes an endpoint, with TLS where it is secure.
         forwarding: The proxy that passes on single requests, if that is how the server is reached.
-        anchors: What the server's certificate must chain to; None: the system's.
+        terms: Whom we trust on it, and what we show.
+        options: Twisted's connection creator by these terms; None where it is not secure.
     """
 
     name: str
@@ -40,7 +54,13 @@ class Way:
     plain: Callable[[], IStreamClientEndpoint]
     endpoint: Callable[[], IStreamClientEndpoint]
     forwarding: Proxy | None = None
-    anchors: Sequence[x509.Certificate] | None = None
+    terms: Terms = Terms()
+    options: Any = None
+
+    def take(self, terms: Terms) -> None:
+        """Let every connection from now on be made by ``terms``; those that are open stay."""
+        self.options = _options_for(self.name, terms)
+        self.terms = terms
 
 
 def way_of(entry: UpstreamConfig, reactor: Any, environ: Mapping[str, str]) -> Way:
@@ -53,8 +73,21 @@ def way_of(entry: UpstreamConfig, reactor: Any, environ: Mapping[str, str]) -> W
     url, key = entry.url or "", f"mcpServers.{entry.name}"
     if urlsplit(url).scheme not in ("https", "wss"):
         return way_to(url, reactor, environ, key=key, proxy=entry.proxy)
-    anchors = None if entry.ca_file is None else _anchors(entry, entry.ca_file)
-    return way_to(url, reactor, environ, key=key, proxy=entry.proxy, anchors=anchors, ours=_ours(entry))
+    return way_to(url, reactor, environ, key=key, proxy=entry.proxy, terms=terms_of(entry))
+
+
+def files_of(entry: UpstreamConfig) -> tuple[str, ...]:
+    """The files that :func:`terms_of` reads."""
+    return tuple(file for file in (entry.ca_file, entry.cert_file, entry.key_file) if file is not None)
+
+
+def terms_of(entry: UpstreamConfig) -> Terms:
+    """What the files of ``entry`` say now.
+
+    Raises:
+        CertificateError: One cannot be used.
+    """
+    return Terms(anchors=None if entry.ca_file is None else _anchors(entry, entry.ca_file), ours=_ours(entry))
 
 
 def way_to(
@@ -64,8 +97,7 @@ def way_to(
     *,
     key: str,
     proxy: str | None = None,
-    anchors: Sequence[x509.Certificate] | None = None,
-    ours: Mapping[str, Any] | None = None,
+    terms: Terms | None = None,
 ) -> Way:
     """The way to ``url``, http or WebSocket.
 
@@ -77,8 +109,7 @@ def way_to(
         environ: Names a proxy, where ``proxy`` does not.
         key: The setting that wants to go there, for messages.
         proxy: As in ``mcpServers``.
-        anchors: Trust anchors; None for the system's.
-        ours: What of CertificateOptions is to be different.
+        terms: What TLS is based on at first; None for the system's trust anchors and nothing to show.
 
     Raises:
         ConfigError: The environment names a proxy that cannot be used.
@@ -91,10 +122,6 @@ def way_to(
     except ProxyError as e:
         raise ConfigError([Finding(file="environment", line=None, key=key, message=str(e))]) from None
     forwarding = through if parts.scheme == "http" else None
-    trust = None
-    if anchors is not None:
-        trust = trustRootFromCertificates([Certificate(_openssl(c)) for c in anchors])  # type: ignore[no-untyped-call]
-    options = optionsForClientTLS(name, trustRoot=trust, extraCertificateOptions=dict(ours or {})) if secure else None
 
     def plain() -> IStreamClientEndpoint:
         if through is None:
@@ -103,9 +130,20 @@ def way_to(
         return Named(there, through) if forwarding is not None else Tunnel(there, through, name, port)
 
     def endpoint() -> IStreamClientEndpoint:
-        return plain() if options is None else wrapClientTLS(options, plain())
+        return wrapClientTLS(way.options, plain()) if secure else plain()
 
-    return Way(name=name, secure=secure, plain=plain, endpoint=endpoint, forwarding=forwarding, anchors=anchors)
+    way = Way(name=name, secure=secure, plain=plain, endpoint=endpoint, forwarding=forwarding)
+    if secure:
+        way.take(terms or way.terms)
+    return way
+
+
+def _options_for(name: str, terms: Terms) -> Any:
+    trust = None
+    if terms.anchors is not None:
+        anchors = [Certificate(_openssl(one)) for one in terms.anchors]  # type: ignore[no-untyped-call]
+        trust = trustRootFromCertificates(anchors)  # type: ignore[no-untyped-call]
+    return optionsForClientTLS(name, trustRoot=trust, extraCertificateOptions=dict(terms.ours))
 
 
 def _anchors(entry: UpstreamConfig, file: str) -> tuple[x509.Certificate, ...]:

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mcptunnel.core.certificates import Facts
 from mcptunnel.core.errors import UnseenError
 from mcptunnel.services.presented import AT_A_TIME, SECONDS, sources_of
-from mcptunnel.services.ways import Way
+from mcptunnel.services.ways import Terms, Way
 from mcptunnel.test.tls.certs import LONG, LONG_AGO, Authority, Issued
 from mcptunnel.test.tls.test_probe import Server
 
@@ -67,7 +67,7 @@ class PresentedTests(SynchronousTestCase):
             secure=secure,
             plain=lambda: endpoint,
             endpoint=lambda: endpoint,
-            anchors=[self.root.issued.certificate],
+            terms=Terms(anchors=[self.root.issued.certificate]),
         )
 
     def ask(self, name: str = "a.test") -> Deferred[Sequence[Facts]]:

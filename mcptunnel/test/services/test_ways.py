@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mcptunnel.config.schema import UpstreamConfig
 from mcptunnel.core.errors import ConfigError
-from mcptunnel.services.ways import Way, way_of, way_to
+from mcptunnel.services.ways import Terms, Way, way_of, way_to
 from mcptunnel.test.tls.certs import Authority
 from mcptunnel.upstream.endpoints import Kept, Tunnel
 
@@ -46,10 +46,18 @@ class WaysTests(SynchronousTestCase):
         file = self.mktemp()
         with open(file, "wb") as written:
             written.write(root.pem + other.pem)
-        self.assertEqual(
-            self.way("https://a.test/", ca_file=file).anchors, (root.issued.certificate, other.issued.certificate)
-        )
-        self.assertIsNone(self.way("https://a.test/").anchors)
+        terms = self.way("https://a.test/", ca_file=file).terms
+        self.assertEqual(terms.anchors, (root.issued.certificate, other.issued.certificate))
+        self.assertIsNone(self.way("https://a.test/").terms.anchors)
+
+    def test_other_terms_hold_for_the_next_connection(self) -> None:
+        """The options are made anew."""
+        way = self.way("https://a.test/")
+        before = way.options
+        root = Authority.root()
+        way.take(Terms(anchors=[root.issued.certificate]))
+        self.assertIsNot(way.options, before)
+        self.assertEqual(way.terms.anchors, [root.issued.certificate])
 
     def test_a_proxy_of_the_environment_that_cannot_be_used_names_who_wants_it(self) -> None:
         """The key is the caller's."""
