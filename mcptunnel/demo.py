@@ -210,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
     """Streamable HTTP at every path; answers in JSON, or as an event stream when there is more than one message."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body are written one after the other; the second would wait 40 ms for the client's delayed ACK.
+    disable_nagle_algorithm = True
     pending: Final = _Pending()
 
     def log_message(self, format: str, *args: Any) -> None:

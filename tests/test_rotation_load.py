@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
 from attrs import define, field
 from cryptography import x509
@@ -93,8 +93,7 @@ class EventStream:
     def open(cls, port: int) -> Iterator[EventStream]:
         client = HttpClient(port=port)
         with client.open("GET", "/servers/demo/sse", headers={"Accept": "text/event-stream"}) as (response, _):
-            place = urlsplit(cls.event(response))
-            yield cls(client, response, f"{place.path}?{place.query}")
+            yield cls(client, response, urljoin("/servers/demo/sse", cls.event(response)))
 
     @staticmethod
     def event(response: http.client.HTTPResponse) -> str:
