@@ -27,8 +27,10 @@ _FIXED: Final = 2 + 32
 # RFC 6066 §3.
 _SERVER_NAME: Final = 0
 _HOST_NAME: Final = 0
-# OpenSSL takes no longer one (CLIENT_HELLO_MAX_LENGTH); with the headers of its records, even in small ones.
-LARGEST: Final = 131_396 * 2
+# Several times what any client sends. Beyond these, whoever it is gets what a client gets that names nothing: reading
+# it again and again, while it arrives in a thousand small records, must cost little.
+LARGEST: Final = 1 << 16
+_RECORDS_MOST: Final = 32
 
 
 @frozen
@@ -52,12 +54,14 @@ def read(data: bytes) -> Hello | int:
         What it asks for, or how many bytes are needed at least before it is worth to ask again.
 
     Raises:
-        ValueError: It is no ClientHello, or one that cannot be read.
+        ValueError: It is no ClientHello, one that cannot be read, or one that is too large to be looked at.
     """
     message = b""
-    at = 0
+    at = records = 0
     wanted = _MESSAGE
     while len(message) < wanted:
+        if records == _RECORDS_MOST:
+            raise ValueError("too many records")
         if len(data) < at + _RECORD:
             return at + _RECORD
         length = int.from_bytes(data[at + 3 : at + 5])
@@ -68,6 +72,7 @@ def read(data: bytes) -> Hello | int:
             return end
         message += data[at + _RECORD : end]
         at = end
+        records += 1
         if len(message) >= _MESSAGE:
             wanted = _MESSAGE + int.from_bytes(message[1:_MESSAGE])
             if message[0] != _CLIENT_HELLO or wanted > LARGEST:

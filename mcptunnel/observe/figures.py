@@ -25,6 +25,8 @@ class Figures:
         last_reload: When they were put in service last.
         refused: Whether what is on disk is not what is in service.
         plaintext: Requests in plaintext of clients that could use https, by what became of them.
+        sources: Where certificates come from, and whether they could be looked at the last time.
+        alerts: Alerts by (target, what became of them): ``delivered``, ``dropped``, ``given_up``.
     """
 
     connections: Mapping[tuple[str, ...], int] = field(factory=dict)
@@ -36,3 +38,5 @@ class Figures:
     last_reload: float = 0.0
     refused: bool = False
     plaintext: Mapping[str, int] = field(factory=dict)
+    sources: Mapping[str, bool] = field(factory=dict)
+    alerts: Mapping[tuple[str, ...], int] = field(factory=dict)

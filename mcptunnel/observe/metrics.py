@@ -75,7 +75,16 @@ class _Collector(Collector):
             ("outcome",),
             _single(figures.plaintext),
         )
+        yield _counter("mcptunnel_alerts", "Alerts by what became of them.", ("target", "outcome"), figures.alerts)
         yield from _certificates(figures.certificates)
+        seen = GaugeMetricFamily(
+            "mcptunnel_tls_certificate_source_up",
+            "1 while the certificates of a source can be looked at.",
+            labels=("source",),
+        )
+        for source, up in figures.sources.items():
+            seen.add_metric((source,), float(up))
+        yield seen
         if figures.generation is not None:
             yield from _reloads(figures, figures.generation)
 

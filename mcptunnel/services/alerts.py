@@ -83,16 +83,16 @@ class Alerts(Service):
 
 
 def reload_alert(trouble: str | None, when: float) -> Alert:
-    """That certificates on disk were refused, or that what is on disk is in service again.
+    """That certificates on disk were refused or are not what clients are shown, or that this is over.
 
     Args:
         trouble: What is wrong, one line for each reason; None when it is right again.
         when: Seconds since the epoch.
     """
     if trouble is None:
-        message = "the certificates on disk are in service again"
+        message = "what is on disk is in force again"
         return Alert(event="reload_recovered", verdict="ok", before="critical", message=message, when=when)
-    message = f"the certificates in service stay, those on disk are refused: {'; '.join(trouble.splitlines())}"
+    message = f"what is on disk is not what is in force: {'; '.join(trouble.splitlines())}"
     return Alert(event="reload_refused", verdict="critical", before="ok", message=message, when=when)
 
 

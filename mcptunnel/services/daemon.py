@@ -145,6 +145,12 @@ class Daemon(MultiService):
             last_reload=0.0 if rotation is None else rotation.last_taken,
             refused=bool(self.following.troubles),
             plaintext={} if self.plaintext is None else self.plaintext.counts,
+            sources={source: error is None for source, error in self.watch.errors.items()},
+            alerts={
+                (target.delivery.target, outcome): count
+                for target in self.alerts.targets
+                for outcome, count in target.delivery.counts.items()
+            },
         )
 
     def stopService(self) -> Deferred[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,13 +32,13 @@ class Delivery:
         send: Delivers one document. Its Deferred fails with DeliveryError when the target does not take it, has a
             timeout of its own, and leaves nothing behind when it is cancelled.
         clock: Times the pauses.
-        dropped: Documents that had to make room, in all.
+        counts: Documents by how they ended: ``delivered``, ``given_up`` after all attempts, ``dropped`` to make room.
     """
 
     target: str
     send: Callable[[bytes], Deferred[None]]
     clock: IReactorTime
-    dropped: int = field(init=False, default=0)
+    counts: Counter[str] = field(init=False, factory=Counter)
     _waiting: deque[bytes] = field(init=False, factory=deque)
     _unsaid: int = field(init=False, default=0)
     _open: bool = field(init=False, default=False)
@@ -68,7 +68,7 @@ class Delivery:
         """Deliver ``document`` after those that wait already."""
         if len(self._waiting) == MOST:
             self._waiting.popleft()
-            self.dropped += 1
+            self.counts["dropped"] += 1
             self._unsaid += 1
         self._waiting.append(document)
         self._go()
@@ -99,8 +99,10 @@ class Delivery:
                 reason = str(error)
                 self._log.debug("alert target {target}: {reason}", target=self.target, reason=reason)
             else:
+                self.counts["delivered"] += 1
                 self._say_dropped()
                 return
+        self.counts["given_up"] += 1
         self._log.error(
             "alert target {target}: an alert is given up after {attempts} attempts: {reason}",
             target=self.target,

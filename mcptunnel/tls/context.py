@@ -77,19 +77,26 @@ def build(material: Material, policy: Policy, resumable: str | None = None) -> S
 def set_groups(context: SSL.Context, groups: Sequence[str]) -> bool:
     """Offer these key exchange groups only. It reaches below pyOpenSSL, which has no API for it.
 
-    Groups that this OpenSSL lacks (X25519MLKEM768 before 3.5) are left out from the left.
+    Groups that this OpenSSL lacks (X25519MLKEM768 before 3.5) are left out.
 
     Returns:
         False when nothing could be set, and the library's own list holds.
     """
     library = cast(Any, SSL)._lib
-    setter = getattr(library, "SSL_CTX_set1_curves_list", None)
-    while setter is not None and groups:
-        if setter(cast(Any, context)._context, ":".join(groups).encode("ascii")) == 1:
-            return True
-        library.ERR_clear_error()
-        groups = groups[1:]
-    return False
+    setter: Any = getattr(library, "SSL_CTX_set1_curves_list", None)
+
+    def set_to(names: Sequence[str]) -> bool:
+        done: bool = setter(cast(Any, context)._context, ":".join(names).encode("ascii")) == 1
+        if not done:
+            library.ERR_clear_error()
+        return done
+
+    if setter is None or not groups:
+        return False
+    if set_to(groups):
+        return True
+    known = [name for name in groups if set_to([name])]
+    return bool(known) and set_to(known)
 
 
 def resumed(connection: SSL.Connection) -> bool:

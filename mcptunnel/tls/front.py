@@ -68,8 +68,9 @@ class Front(ProtocolWrapper):
         self._client = client
         self._header: ProxyHeader | None = None
         self._buffer = b""
-        # How much of a ClientHello must be there before it is worth another look; None when none is awaited.
-        self._hello: int | None = None
+        # Of a ClientHello that is awaited: what has come since the last look, and how much must come before the next.
+        self._pieces: list[bytes] | None = None
+        self._missing = 0
         self._ended: str | None = None
 
     def __repr__(self) -> str:
@@ -87,10 +88,14 @@ class Front(ProtocolWrapper):
         if self.wrappedProtocol is not None:
             self.wrappedProtocol.dataReceived(data)
         elif self._ended is None:
-            self._buffer += data
-            if self._hello is None:
+            if self._pieces is None:
+                self._buffer += data
                 self._decide()
-            elif len(self._buffer) >= self._hello:
+                return
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing <= 0:
+                self._buffer, self._pieces = b"".join((self._buffer, *self._pieces)), None
                 self._choose()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -100,7 +105,7 @@ class Front(ProtocolWrapper):
             inner.connectionLost(reason)
         elif self._ended is not None:
             return
-        elif self._hello is not None:
+        elif self._pieces is not None:
             self.factory.tally.failed(Cause(CLOSED, HINTS[CLOSED]), self._peer)
         else:
             self.factory.tally.note("silent", self._peer, "it closed before it was clear what it wanted")
@@ -187,10 +192,9 @@ class Front(ProtocolWrapper):
             hello = clienthello.Hello(None)
         if isinstance(hello, int):
             if hello <= clienthello.LARGEST:
-                self._hello = hello
+                self._pieces, self._missing = [], hello - len(self._buffer)
                 return
             hello = clienthello.Hello(None)
-        self._hello = None
         context = self.factory.context_for(hello.name)
         if context is None:
             self._ended = UNKNOWN_NAME

@@ -676,6 +676,27 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(load().server.port, 4000)
 
 
+class CredentialTests(SynchronousTestCase):
+    """``credential:NAME``: what systemd has put into the unit's own directory."""
+
+    TEXT = "server: {tls: {cert_file: c, key_file: 'credential:server-key'}}"
+
+    def test_it_is_a_file_of_that_directory(self) -> None:
+        """Absolute, wherever the configuration lies."""
+        environ = {"CREDENTIALS_DIRECTORY": "/run/credentials/mcptunnel.service"}
+        tls = load_text(self.TEXT, base=Path("/etc"), environ=environ).server.tls
+        self.assertEqual(tls.key_file, "/run/credentials/mcptunnel.service/server-key")
+        self.assertEqual(tls.cert_file, "/etc/c")
+
+    def test_a_name_is_no_path(self) -> None:
+        """It cannot lead out of the directory."""
+        environ = {"CREDENTIALS_DIRECTORY": "/run"}
+        for name in ("..", "a/b", "", "../x", "."):
+            text = self.TEXT.replace("server-key", name)
+            error = self.assertRaises(ConfigError, load_text, text, environ=environ)
+            self.assertIn("names no credential", str(error))
+
+
 class SchemaTests(SynchronousTestCase):
     def test_every_field_of_the_schema_has_a_key_and_no_key_is_without_one(self) -> None:
         """A field that cannot be configured, or a key that goes nowhere, is a mistake of ours."""

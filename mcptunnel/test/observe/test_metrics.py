@@ -76,6 +76,15 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(found["mcptunnel_tls_reload_refused"], {(): 1.0})
         self.assertNotIn("mcptunnel_tls_generation", self.samples(Figures()))
 
+    def test_what_could_not_be_seen_or_told(self) -> None:
+        """A source that fails, an alert that nobody took."""
+        found = self.samples(
+            Figures(sources={"server.tls": True, "mcpServers.a": False}, alerts={("alerts[0]", "given_up"): 2})
+        )
+        up = found["mcptunnel_tls_certificate_source_up"]
+        self.assertEqual(up, {("server.tls",): 1.0, ("mcpServers.a",): 0.0})
+        self.assertEqual(found["mcptunnel_alerts_total"], {("given_up", "alerts[0]"): 2.0})
+
     def test_the_process_itself(self) -> None:
         """Memory, descriptors, time: as every exporter shows them."""
         self.assertGreater(self.samples(Figures())["process_open_fds"][()], 0)

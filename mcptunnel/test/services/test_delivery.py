@@ -70,7 +70,7 @@ class DeliveryTests(SynchronousTestCase):
         """Counted, and said when there is something to say again."""
         for number in range(MOST + 3):
             self.delivery.put(b"%d" % number)
-        self.assertEqual(self.delivery.dropped, 3)
+        self.assertEqual(self.delivery.counts["dropped"], 3)
         with capturedLogs() as events:
             self.delivery.start()
         self.assertEqual([document for _, document in self.sent], [b"%d" % n for n in range(3, MOST + 3)])

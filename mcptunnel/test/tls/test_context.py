@@ -239,11 +239,12 @@ class RehearseTests(ContextTests):
 class HelperTests(SynchronousTestCase):
     """The one place below pyOpenSSL, and the words for errors."""
 
-    def test_groups_are_set_and_unknown_ones_left_out_from_the_left(self) -> None:
+    def test_groups_are_set_and_unknown_ones_left_out(self) -> None:
         """An older OpenSSL has no X25519MLKEM768; what is set then is the rest, and no error is left behind."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self.assertTrue(set_groups(context, ("X25519MLKEM768", "X25519")))
-        self.assertTrue(set_groups(context, ("NOSUCHGROUP", "X25519")))
+        for groups in (("NOSUCHGROUP", "X448"), ("X448", "NOSUCHGROUP"), ("NOSUCHGROUP", "X448", "NEITHER")):
+            self.assertTrue(set_groups(context, groups), groups)
         self.assertFalse(set_groups(context, ("NOSUCHGROUP",)))
         context.set_cipher_list(b"ECDHE-ECDSA-AES128-GCM-SHA256")
 
