@@ -10,9 +10,10 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["CLOSED", "HINTS", "TIMEOUT", "UNKNOWN_NAME", "Cause", "explain"]
+__all__ = ["CLOSED", "HINTS", "PLAIN_HTTP", "TIMEOUT", "UNKNOWN_NAME", "Cause", "explain"]
 
 CLOSED: Final = "closed"
+PLAIN_HTTP: Final = "plain_http"
 TIMEOUT: Final = "timeout"
 UNKNOWN_NAME: Final = "unknown_name"
 
@@ -31,6 +32,8 @@ HINTS: Final = {
     "unknown_ca": "it does not know the authority of our certificate: the chain in server.tls.cert_file is incomplete, "
     "or the client lacks the authority",
     "server_certificate_refused": "it refuses our certificate: expired, not for the name it asks for, or not trusted",
+    PLAIN_HTTP: "it speaks plain HTTP where only TLS is spoken: it was told so; a second port for http is "
+    "server.tls.redirect_http",
     "protocol_error": "what it sends is no proper TLS",
     CLOSED: "it closed the connection before the handshake was complete",
     TIMEOUT: "the handshake took longer than server.limits.handshake_timeout",

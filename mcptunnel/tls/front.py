@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from mcptunnel.config.schema import LimitsConfig
 from mcptunnel.core import clienthello
 from mcptunnel.core.addresses import Trust, peer_text
-from mcptunnel.core.handshakes import CLOSED, HINTS, TIMEOUT, UNKNOWN_NAME, Cause
+from mcptunnel.core.handshakes import CLOSED, HINTS, PLAIN_HTTP, TIMEOUT, UNKNOWN_NAME, Cause
 from mcptunnel.core.handshakes import explain as explain_failure
 from mcptunnel.core.preface import Action, Kind, Mode, classify, decide
 from mcptunnel.core.principal import Principal
@@ -176,6 +176,8 @@ class Front(ProtocolWrapper):
             self.factory.handshaking.add(self)
             self._choose()
             return
+        if action is Action.REFUSE_BAD_REQUEST:
+            tally.failed(Cause(PLAIN_HTTP, HINTS[PLAIN_HTTP]), self._peer)
         transport = self._seen()
         inner = self.factory.plain(action).buildProtocol(transport.getPeer())
         if inner is None:

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from mcptunnel.core.handshakes import TIMEOUT, Cause
+from mcptunnel.core.handshakes import PLAIN_HTTP, TIMEOUT, Cause
 
 __all__ = ["EXPLAINED", "HandshakeKey", "Tally"]
 
@@ -77,7 +77,9 @@ class Tally:
 
     def failed(self, cause: Cause, peer: str) -> None:
         """Count a handshake that failed; the first of each cause is logged with what to do about it."""
-        self.counts["handshake_timeout" if cause.label == TIMEOUT else "handshake_failed"] += 1
+        # A client that speaks plain HTTP is answered, and counted as such.
+        if cause.label != PLAIN_HTTP:
+            self.counts["handshake_timeout" if cause.label == TIMEOUT else "handshake_failed"] += 1
         self.failures[cause.label] += 1
         if self._first(f"handshake {cause.label}"):
             self._log.warn(

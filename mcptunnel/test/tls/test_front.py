@@ -576,6 +576,15 @@ class TlsTests(FrontTests):
         self.assertEqual(event["log_level"], LogLevel.warn)
         self.assertIn("server.tls.client_auth is required", event["hint"])
 
+    def test_plain_http_where_tls_is_spoken_is_a_cause_too(self) -> None:
+        """Counted with the others, and said with what to do; it is answered, so that it is no failed handshake."""
+        factory = self.front("application")
+        self.assertEqual(self.outcome(factory, STRANGER, REQUEST), "REFUSE_BAD_REQUEST")
+        self.assertEqual(factory.tally.failures, {"plain_http": 1})
+        self.assertEqual(factory.tally.counts, {"refuse_bad_request": 1})
+        (event,) = [event for event in self.events if event.get("label") == "plain_http"]
+        self.assertIn("server.tls.redirect_http", event["hint"])
+
     def test_a_name_without_a_certificate_may_be_refused(self) -> None:
         """By an alert that clients understand (RFC 6066 §3), and none of TLS is begun."""
         factory = self.front("application", store=self.store(refuse_unknown=True))
