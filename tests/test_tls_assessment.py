@@ -21,9 +21,8 @@ EXPECTED: Final = {
     "cert_revocation": "the test authority publishes neither a revocation list nor OCSP",
     "DNS_CAArecord": "localhost has no CAA record in DNS",
 }
-EXPECTED_TLS12: Final = {
-    "sessionresumption_ticket": "no session is given in TLS 1.2, so that there is no file which testssl could resume",
-}
+# Reported now and then: s_client ends before the tickets arrive, and testssl takes that for a broken connection.
+SOMETIMES: Final = ("sessionresumption_ticket",)
 
 
 class AssessmentTests(DaemonCase):
@@ -60,6 +59,5 @@ class AssessmentTests(DaemonCase):
         for name, (process, report) in runs.items():
             self.assertIn(process.popen.wait(SECONDS), range(50), process.output())
             found = {one.name: one for one in findings(report)}
-            expected = EXPECTED | (EXPECTED_TLS12 if name == "intermediate" else {})
-            self.assertEqual([one for one in found.values() if one.name not in expected], [], name)
-            self.assertEqual(set(expected) - set(found), set(), f"{name}: explained, but no longer reported")
+            self.assertEqual([one for one in found.values() if one.name not in (*EXPECTED, *SOMETIMES)], [], name)
+            self.assertEqual(set(EXPECTED) - set(found), set(), f"{name}: explained, but no longer reported")
