@@ -53,6 +53,9 @@ def build(material: Material, policy: Policy, resumable: str | None = None) -> S
     context.set_options(_OPTIONS | _ORDER | (0 if resumable is not None else SSL.OP_NO_TICKET))
     # An idle connection gives its two record buffers back: tens of KiB for each of many thousand open streams.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and has no name for: a write would end after one record, while
+    # the memory that we write to is never full.
+    context.clear_mode(1)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_timeout(_SESSION_SECONDS)
     context.set_session_id(sha256((resumable or "").encode()).digest())
