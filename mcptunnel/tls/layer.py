@@ -5,7 +5,7 @@ It reaches below Twisted's interface, so :mod:`mcptunnel.test.tls.test_layer` ho
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import ITransport
@@ -15,10 +15,12 @@ from twisted.python.failure import Failure
 
 __all__ = ["Layer"]
 
-# Four full records: one call into OpenSSL and one into the kernel, with buffers that malloc still keeps at hand.
+# Four full records: one call into OpenSSL, and one into the kernel.
 _BATCH: Final = 4 * 2**14
-# RFC 8446 §5.2: a record is at most so much longer than what it carries. Room for tickets beside it.
+# RFC 8446 §5.2: a record is at most so much longer than what it carries. Room for tickets beside them.
 _SEALED: Final = _BATCH + 4 * (256 + 5) + 4096
+# Writes above this leave memory behind that is worth a new buffer.
+_SMALL: Final = 4096
 
 
 class Layer(TLSMemoryBIOProtocol):
@@ -60,3 +62,19 @@ class Layer(TLSMemoryBIOProtocol):
                 layer._tlsShutdownFinished(Failure())  # type: ignore[no-untyped-call]
                 return
             self._flushSendBIO()
+        if len(data) > _SMALL:
+            _shrink(layer._tlsConnection)
+
+
+def _shrink(connection: Any) -> None:
+    """Give back the buffer for outgoing bytes, which must be empty. By itself it never shrinks.
+
+    Below pyOpenSSL, which makes one for each connection and no second one.
+    """
+    library, null = cast(Any, SSL)._lib, cast(Any, SSL)._ffi.NULL
+    fresh = library.BIO_new(library.BIO_s_mem())
+    if fresh == null:
+        return
+    # With the buffer for incoming bytes as it was, this frees the old one and takes the new one over (SSL_set_bio(3)).
+    library.SSL_set_bio(connection._ssl, connection._into_ssl, fresh)
+    connection._from_ssl = fresh

@@ -109,7 +109,7 @@ class TwistedsTests(SynchronousTestCase):
         ends.client.send(b"question")
         ends.layer.dataReceived(outgoing(ends.client))
         self.assertEqual(ends.inner.received, b"question")
-        for data in (b"a", b"", LARGE):
+        for data in (b"a", b"", LARGE, b"b", LARGE):
             ends.layer.write(data)
             self.assertEqual(ends.heard(), data)
 
@@ -172,6 +172,17 @@ class LayerTests(TwistedsTests):
         ends.wire.writes = 0
         ends.layer.write(LARGE)
         self.assertEqual(ends.wire.writes, -(-len(LARGE) // (64 * 1024)))
+
+    def test_a_large_write_leaves_no_large_buffer(self) -> None:
+        """OpenSSL's never shrinks, so it gets another one; a small write does not."""
+        ends = self.connected().shake()
+        handle = ends.layer.getHandle()
+        first = handle._from_ssl
+        ends.layer.write(b"small")
+        self.assertIs(handle._from_ssl, first)
+        ends.layer.write(LARGE)
+        self.assertIsNot(handle._from_ssl, first)
+        self.assertEqual(ends.heard(), b"small" + LARGE)
 
     def test_nothing_is_tried_before_the_first_byte(self) -> None:
         """The handshake has nothing to read: asking OpenSSL costs an exception."""
