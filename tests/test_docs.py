@@ -32,7 +32,7 @@ from tests.daemon import DaemonCase, python_env
 from tests.processes import ROOT, free_port, require
 
 DOCS: Final = ROOT / "docs"
-GUIDES: Final = ("tls-modes", "reverse-proxies", "mcp", "security", "clients", "performance")
+GUIDES: Final = ("tls-modes", "reverse-proxies", "mcp", "security", "clients", "performance", "tls-assessment")
 SECONDS: Final = 60.0
 
 _BLOCK: Final = re.compile(
