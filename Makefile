@@ -12,7 +12,7 @@ help:
 	@echo "make run      start the demo: https and http on one port, two demo MCP servers behind it"
 	@echo "make test     all tests: trial mcptunnel (unit), trial tests (real processes)"
 	@echo "make lint     ruff and mypy"
-	@echo "make bench    measure against twisted.web, uvicorn and nginx"
+	@echo "make bench    measure against twisted.web, uvicorn, asyncio and nginx"
 	@echo "make docs     build the guides into docs/_build/html"
 	@echo "make wheel    build dist/mcptunnel-*.whl"
 
@@ -59,6 +59,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench http
+	$(BIN)/python -m bench tls
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W -b html docs docs/_build/html

@@ -8,7 +8,7 @@ import importlib
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("scenario", nargs="?", default="http", help="http (default)")
+    parser.add_argument("scenario", nargs="?", default="http", help="http (default) or tls")
     parser.add_argument("--quick", action="store_true", help="short rounds: a look, not a measurement")
     parser.add_argument("--rounds", type=int, default=None, help="rounds of each program")
     parser.add_argument("--seconds", type=float, default=None, help="seconds of each round")

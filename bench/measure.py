@@ -58,11 +58,18 @@ class Server:
             time.sleep(0.05)
         raise SystemExit(f"{self.command[0]} does not listen on port {self.port}")
 
-    def stop(self) -> None:
+    def restart(self) -> None:
+        self._end()
+        self.start()
+
+    def _end(self) -> None:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(10)
             self.process = None
+
+    def stop(self) -> None:
+        self._end()
         if self.directory is not None:
             shutil.rmtree(self.directory, ignore_errors=True)
 

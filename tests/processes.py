@@ -39,6 +39,7 @@ _HOW_TO_GET: Final = {
     "git": "apt-get install git",
     "node": "apt-get install nodejs npm",
     "npm": "apt-get install nodejs npm",
+    "testssl": "apt-get install testssl.sh",
 }
 
 

@@ -42,6 +42,7 @@ GUIDES: Final = (
     "certificates",
     "acme",
     "moving-to-https",
+    "tls-assessment",
     "reverse-proxies",
     "mcp",
     "security",

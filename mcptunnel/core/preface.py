@@ -76,12 +76,13 @@ def classify(buffer: bytes) -> Kind | None:
 
 
 def _tls(buffer: bytes) -> Kind | None:
-    """RFC 8446 §5.1: ContentType handshake(22), legacy_record_version 0x0300 to 0x0304."""
-    if len(buffer) > 1 and buffer[1] != 3:
-        return Kind.GARBAGE
-    if len(buffer) < 3:
+    """RFC 8446 §5.1: ContentType handshake(22), then a legacy_record_version.
+
+    RFC 5246 §E.1: a server must accept any {03,XX} there. Which versions are spoken is said inside.
+    """
+    if len(buffer) < 2:
         return None
-    return Kind.TLS if buffer[2] <= 4 else Kind.GARBAGE
+    return Kind.TLS if buffer[1] == 3 else Kind.GARBAGE
 
 
 # (served or refused when the peer is not trusted, when it is), by mode.

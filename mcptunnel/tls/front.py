@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from mcptunnel.config.schema import LimitsConfig
@@ -36,6 +36,7 @@ from mcptunnel.tls.admission import Admission, client_key
 from mcptunnel.tls.context import cause, resumed, verify_error
 from mcptunnel.tls.deadlines import Deadlines
 from mcptunnel.tls.handshake import Creator, Handshake
+from mcptunnel.tls.layer import Layer
 from mcptunnel.tls.peer import PeerTransport, address_of
 from mcptunnel.tls.store import CertificateStore
 from mcptunnel.tls.tally import EXPLAINED, HandshakeKey, Tally
@@ -304,7 +305,7 @@ class FrontFactory(Factory):
         while our channel writes whole responses and the events of a stream must leave at once.
         """
         assert self._tls is not None
-        layer: Any = TLSMemoryBIOProtocol
+        layer: Any = Layer
         return cast(IProtocol, layer(self._tls, inner))
 
     def plain(self, action: Action) -> IProtocolFactory:

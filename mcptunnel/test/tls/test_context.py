@@ -76,8 +76,20 @@ class PolicyTests(ContextTests):
         other = client(version=SSL.TLS1_2_VERSION, ciphers=b"ECDHE-ECDSA-AES128-GCM-SHA256")
         self.assertEqual(refusal(other, self.server(suites=suites)), "no shared cipher")
 
-    def test_the_client_chooses_among_the_suites(self) -> None:
-        """A telephone without AES hardware knows why it wants ChaCha20 (Mozilla guidelines: server order off)."""
+    def test_our_order_of_suites_counts(self) -> None:
+        """Whatever the client's is, in both versions."""
+        # Both clients name AES-256 first; in TLS 1.3 OpenSSL's own do.
+        for version, ours in (
+            (SSL.TLS1_2_VERSION, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+            (SSL.TLS1_3_VERSION, "TLS_AES_128_GCM_SHA256"),
+        ):
+            theirs = b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"
+            mine = client(version=version, ciphers=theirs)
+            shake_with(mine, self.server())
+            self.assertEqual(mine.get_cipher_name(), ours)
+
+    def test_a_client_that_names_chacha20_first_gets_it(self) -> None:
+        """A telephone without AES hardware knows why."""
         mine = client(
             version=SSL.TLS1_2_VERSION, ciphers=b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"
         )

@@ -527,7 +527,7 @@ class TlsTests(FrontTests):
         mine.bio_write(wire.value())
         self.assertEqual(mine.recv(100), b"hello")
         self.assertEqual(
-            factory.tally.handshakes, {HandshakeKey("TLSv1.3", "TLS_AES_256_GCM_SHA384", "X25519MLKEM768", False): 1}
+            factory.tally.handshakes, {HandshakeKey("TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", False): 1}
         )
         front.connectionLost(Failure(ConnectionDone()))
         self.assertIsNotNone(served.lost)
