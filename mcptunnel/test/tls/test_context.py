@@ -77,7 +77,7 @@ class PolicyTests(ContextTests):
         self.assertEqual(refusal(other, self.server(suites=suites)), "no shared cipher")
 
     def test_our_order_of_suites_counts(self) -> None:
-        """Whatever the client's is, in both versions."""
+        """Where TLS 1.2 is offered: whatever the client's is, in both versions."""
         # Both clients name AES-256 first; in TLS 1.3 OpenSSL's own do.
         for version, ours in (
             (SSL.TLS1_2_VERSION, "ECDHE-ECDSA-AES128-GCM-SHA256"),
@@ -87,6 +87,12 @@ class PolicyTests(ContextTests):
             mine = client(version=version, ciphers=theirs)
             shake_with(mine, self.server())
             self.assertEqual(mine.get_cipher_name(), ours)
+
+    def test_with_tls_1_3_alone_the_client_chooses(self) -> None:
+        """Mozilla guidelines 6.0: server order off. OpenSSL's own client names AES-256 first."""
+        mine = client(version=SSL.TLS1_3_VERSION)
+        shake_with(mine, self.server(min_version="1.3"))
+        self.assertEqual(mine.get_cipher_name(), "TLS_AES_256_GCM_SHA384")
 
     def test_a_client_that_names_chacha20_first_gets_it(self) -> None:
         """A telephone without AES hardware knows why."""
