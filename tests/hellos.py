@@ -138,7 +138,7 @@ def talk(port: int, *pieces: bytes, pause: float = 0.02, patience: float = SECON
         port: On 127.0.0.1.
         pieces: Each leaves in a segment of its own.
         pause: Seconds.
-        patience: How long to wait for more, seconds; what is served goes on and does not end.
+        patience: How long to wait for more once there is something, seconds; what is served goes on and does not end.
         finish: Close our side after the last piece.
     """
     with socket.create_connection(("127.0.0.1", port), SECONDS) as wire:
@@ -150,9 +150,10 @@ def talk(port: int, *pieces: bytes, pause: float = 0.02, patience: float = SECON
                 received += _there(wire, pause)
             if finish:
                 wire.shutdown(socket.SHUT_WR)
-            wire.settimeout(patience)
+            wire.settimeout(patience if received else SECONDS)
             while chunk := wire.recv(65_536):
                 received += chunk
+                wire.settimeout(patience)
             ended = "closed"
         except TimeoutError:
             ended = "open"

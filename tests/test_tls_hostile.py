@@ -18,6 +18,7 @@ from tests.hellos import (
     HANDSHAKE,
     HEARTBEAT,
     Answer,
+    ServerHello,
     client_hello,
     extensions_tls13,
     record,
@@ -48,8 +49,16 @@ class HostileTests(DaemonCase):
         """Whatever was sent: the next client is served."""
         self.assertEqual(HttpClient(port=self.server.port).send("GET", "/health/live").status, 200)
 
-    def hello(self, message: bytes, *after: bytes, patience: float = PATIENCE) -> Answer:
-        return talk(self.server.port, record(HANDSHAKE, message), *after, patience=patience)
+    def hello(self, message: bytes, *after: bytes) -> Answer:
+        """To a connection that the server ends."""
+        return talk(self.server.port, record(HANDSHAKE, message), *after)
+
+    def greeting(self, message: bytes, version: int = 0x0301) -> ServerHello:
+        """To one that it goes on with."""
+        answer = talk(self.server.port, record(HANDSHAKE, message, version), patience=PATIENCE)
+        assert answer.hello is not None, answer
+        self.assertEqual(answer.ended, "open")
+        return answer.hello
 
     def assertRefused(self, answer: Answer, alert: int, what: object) -> None:
         self.assertEqual((answer.alert, answer.hello), (alert, None), what)
@@ -66,28 +75,22 @@ class HostileTests(DaemonCase):
     def test_versions_that_do_not_exist_yet_get_the_best_that_does(self) -> None:
         """RFC 5246 §E.1: and the version of the record does not count at all."""
         for version in (0x0303, 0x0304, 0x03FE, 0xFEFE):
-            hello = self.hello(client_hello(version)).hello
-            assert hello is not None, hex(version)
-            self.assertEqual(hello.version, TLS12)
+            self.assertEqual(self.greeting(client_hello(version)).version, TLS12, hex(version))
         for version in (0x0300, 0x0302, 0x0303, 0x03FE):
-            answer = talk(self.server.port, record(HANDSHAKE, client_hello(), version), patience=PATIENCE)
-            self.assertIsNotNone(answer.hello, hex(version))
+            self.assertEqual(self.greeting(client_hello(), version).version, TLS12, hex(version))
 
     def test_a_downgrade_is_visible_to_the_client(self) -> None:
         """The sentinel in TLS 1.2, none in 1.3, and no fallback of a client that could do better (RFC 7507)."""
-        hello = self.hello(client_hello()).hello
-        assert hello is not None
+        hello = self.greeting(client_hello())
         self.assertEqual(hello.random[-8:], SENTINEL)
-        better = self.hello(client_hello(suites=(0x1301, 0x5600), more=extensions_tls13())).hello
-        assert better is not None
+        better = self.greeting(client_hello(suites=(0x1301, 0x5600), more=extensions_tls13()))
         self.assertNotIn(b"DOWNGRD", better.random)
         self.assertIn(43, better.extensions)
         self.assertRefused(self.hello(client_hello(suites=(0xC02B, 0x5600))), INAPPROPRIATE_FALLBACK, "fallback")
 
     def test_renegotiation_is_refused(self) -> None:
         """The client asks in the middle of TLS 1.2; and is told beforehand that it could be secure (RFC 5746)."""
-        hello = self.hello(client_hello(more={0xFF01: b"\0"})).hello
-        assert hello is not None
+        hello = self.greeting(client_hello(more={0xFF01: b"\0"}))
         self.assertEqual(hello.extensions[0xFF01], b"\0")
         command = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{self.server.port}", "-tls1_2"]
         done = subprocess.run(
@@ -98,8 +101,7 @@ class HostileTests(DaemonCase):
 
     def test_compression_is_never_chosen(self) -> None:
         """CRIME. TLS 1.3 forbids even the offer (RFC 8446 §4.1.2)."""
-        hello = self.hello(client_hello(compression=b"\1\0")).hello
-        assert hello is not None
+        hello = self.greeting(client_hello(compression=b"\1\0"))
         self.assertEqual(hello.compression, 0)
         self.assertRefused(self.hello(client_hello(compression=b"\1")), ILLEGAL_PARAMETER, "only deflate")
         both = client_hello(compression=b"\1\0", more=extensions_tls13())
