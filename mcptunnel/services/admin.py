@@ -18,6 +18,7 @@ from mcptunnel.observe.metrics import CONTENT_TYPE, Metrics
 from mcptunnel.services.adminside import AdminSide
 from mcptunnel.services.listener import Listener
 from mcptunnel.tls.endpoints import endpoint_for
+from mcptunnel.tls.front import FrontFactory
 from mcptunnel.web.admin import AdminGate, MetricsResource, ReloadResource
 from mcptunnel.web.site import Site
 from mcptunnel.web.tree import Nothing
@@ -59,8 +60,16 @@ def admin_from(
             b"/admin/reload": ReloadResource(reload),
         },
     )
+    # For its bounds and deadlines: whoever reaches the port may try.
+    front = FrontFactory(
+        mode="disabled", proxy_protocol="off", trust=Trust(()), limits=limits, clock=reactor, site=site
+    )
     listener = Listener(
-        endpoint=endpoint_for(reactor, config.host, config.port), factory=site, host=config.host, port=config.port
+        endpoint=endpoint_for(reactor, config.host, config.port),
+        factory=front,
+        host=config.host,
+        port=config.port,
+        section="admin",
     )
     return AdminSide(listener, site)
 
