@@ -82,7 +82,7 @@ class ServiceTests(SynchronousTestCase):
         """It ignores what it does not know, with a line in the journal that nobody reads."""
         known = re.compile(
             r"Type|Exec(Start|Reload)|Restart(Sec|PreventExitStatus)?|KillMode|TimeoutStopSec|LimitNOFILE|DynamicUser"
-            r"|(State|Logs|Working)Directory|Environment|UMask|(Ambient|CapabilityBounding)(Capabilities|Set)"
+            r"|(State|Logs|Runtime|Working)Directory|Environment|UMask|(Ambient|CapabilityBounding)(Capabilities|Set)"
             r"|NoNewPrivileges|Private(Tmp|Devices)|LockPersonality|RemoveIPC"
             r"|Protect(System|Home|Clock|ControlGroups|Hostname|Kernel(Logs|Modules|Tunables)|Proc)"
             r"|Restrict(AddressFamilies|Namespaces|Realtime|SUIDSGID)|SystemCall(Architectures|Filter|ErrorNumber)"
