@@ -219,7 +219,7 @@ class CheckTests(CertsCase):
             status, shown = self.shown("certs", "check", target, "--ca-file", self.ca_file)
             self.assertEqual((status, shown["worst"], shown["problems"], shown["notes"]), (0, "ok", [], []))
         self.assertEqual(shown["version"], "TLSv1.3")
-        self.assertEqual(shown["cipher"], "TLS_AES_256_GCM_SHA384")
+        self.assertEqual(shown["cipher"], "TLS_AES_128_GCM_SHA256")
         self.assertEqual(shown["group"], "X25519MLKEM768")
         self.assertEqual(shown["address"], f"127.0.0.1:{daemon.port}")
         cert_file = yaml.safe_load(daemon.config.read_text())["server"]["tls"]["cert_file"]
