@@ -116,7 +116,8 @@ class FileWatch(Generic[T]):
         """
         result: Deferred[Outcome] = Deferred()
         if self._busy is not None:
-            self._busy.addBoth(lambda _: self._attempt(at_once=True).chainDeferred(result))
+            # Whoever else waits may be first: then it is waited for again.
+            self._busy.addCallback(lambda _: self.force().chainDeferred(result))
         else:
             self._attempt(at_once=True).chainDeferred(result)
         return result

@@ -22,7 +22,15 @@ def recognizer_from(config: Config) -> Callable[[x509.Certificate], Principal | 
     if config.server.tls.client_auth == "none" or not config.auth.client_certificates:
         return None
     rules = tuple(_rule(entry) for entry in config.auth.client_certificates)
-    return lambda certificate: recognize(rules, names_in(certificate))
+
+    def whom(certificate: x509.Certificate) -> Principal | None:
+        try:
+            return recognize(rules, names_in(certificate))
+        except ValueError:
+            # Names that OpenSSL lets pass and nobody can read stand for nobody.
+            return None
+
+    return whom
 
 
 def names_in(certificate: x509.Certificate) -> ClientNames:

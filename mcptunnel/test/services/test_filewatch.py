@@ -178,6 +178,17 @@ class FileWatchTests(SynchronousTestCase):
             self.write("3", "3")
         self.assertTrue(self.successResultOf(asked).taken)
 
+    def test_many_who_ask_at_once_wait_for_each_other(self) -> None:
+        """Never are two reading at the same time, and each gets an answer."""
+        self.waiting = []
+        asked = [self.watch.force() for _ in range(3)]
+        for left in (2, 1, 0):
+            (only,) = self.waiting
+            self.waiting.clear()
+            only[0].callback(only[1]())
+            self.assertEqual(sum(not one.called for one in asked), left)
+        self.assertEqual((self.taken, self.waiting), (["1"] * 3, []))
+
     def test_a_listener_that_fails_stops_nothing(self) -> None:
         """It is logged; the next change is seen."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,6 +57,19 @@ class RecognizerTests(SynchronousTestCase):
         one = mint("ci", names=["ci.test"]).certificate
         rules = "{name: a, match: {san: ci.test, subject: 'CN=other'}}, {name: b, match: {san: '*.test'}}"
         self.assertEqual(self.who(f"{rules}, {{name: c, match: {{san: ci.test}}}}", one), "b")
+
+    def test_names_that_cannot_be_read_stand_for_nobody(self) -> None:
+        """An authority of ours may have signed anything; the connection goes on without a principal."""
+
+        class Broken:
+            extensions = mint("ci", names=["ci.test"]).certificate.extensions
+
+            @property
+            def subject(self) -> x509.Name:
+                raise ValueError("no string")
+
+        broken: Any = Broken()
+        self.assertIsNone(self.who("{name: a, match: {san: ci.test}}", broken))
 
     def test_where_nobody_is_asked_nobody_is_recognized(self) -> None:
         """No rules, or no certificates."""
