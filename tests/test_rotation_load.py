@@ -117,7 +117,7 @@ class RotationUnderLoadTests(DaemonCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.live = self.place / "live"
+        self.live, self.told = self.place / "live", self.place / "alerts"
         self.live.mkdir()
         for number in range(2):
             pair = issue(self.place, f"first-{number}")
@@ -129,7 +129,14 @@ class RotationUnderLoadTests(DaemonCase):
             tls={"cert_file": self.cert, "key_file": self.key},
             servers={"demo": {"url": self.upstream()}},
             logging={"access": "off"},
+            alerts=[{"command": ["/bin/sh", "-c", 'cat >> "$0"; echo >> "$0"', str(self.told)]}],
         )
+
+    def events(self) -> list[tuple[str, str]]:
+        """What the target of alerts was told of the files, and how bad it was."""
+        lines = self.told.read_text().splitlines() if self.told.exists() else []
+        told = [json.loads(line) for line in lines if line]
+        return [(one["event"], one["verdict"]) for one in told if one["event"].startswith("reload_")]
 
     def swap(self, number: int) -> bool:
         """Replace the pair, in one of the ways that others do it; False for a pair that is broken."""
@@ -202,7 +209,7 @@ class RotationUnderLoadTests(DaemonCase):
         self.assertIn("generation", self.server.process.output())
 
     def test_what_stays_broken_raises_the_alarm(self) -> None:
-        """In the log and in health, until it is right again; what is served stays."""
+        """In the log, in health and at the target of alerts, until it is right again; what is served stays."""
         client = HttpClient(port=self.server.port)
         before = served(self.server.port)
         good = Path(self.cert).read_bytes()
@@ -211,9 +218,11 @@ class RotationUnderLoadTests(DaemonCase):
         self.eventually(lambda: client.get("/health").last["refused"] != [], "no alarm in health")
         self.assertIn("ends in the middle of a certificate", client.get("/health").last["refused"][0])
         self.assertIn("those on disk are refused", self.server.process.output())
+        self.eventually(lambda: self.events() == [("reload_refused", "critical")], "nobody was told")
         self.assertEqual(served(self.server.port), before)
         Path(self.cert).write_bytes(good)
         self.eventually(lambda: client.get("/health").last["refused"] == [], "the alarm stays")
+        self.eventually(lambda: self.events()[1:] == [("reload_recovered", "ok")], "nobody was told that it is over")
 
     def test_kubernetes_swaps_a_directory(self) -> None:
         """Files that are links into ``..data``, which is a link that is renamed."""
