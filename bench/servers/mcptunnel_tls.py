@@ -12,7 +12,6 @@ from twisted.web.server import NOT_DONE_YET
 from mcptunnel.config.schema import LimitsConfig, TlsConfig
 from mcptunnel.core.addresses import Trust
 from mcptunnel.core.forwarded import ForwardedPolicy, Resolver
-from mcptunnel.tls.eager import write_eagerly
 from mcptunnel.tls.front import FrontFactory
 from mcptunnel.tls.store import CertificateStore
 from mcptunnel.web.site import Site
@@ -50,5 +49,5 @@ front = FrontFactory(
     refusals={},
     store=CertificateStore.from_config(tls, clock.seconds()),
 )
-write_eagerly(clock.listenTCP(int(port), front, 1024, "127.0.0.1"))
+front.listens(clock.listenTCP(int(port), front, 1024, "127.0.0.1"))
 clock.run()

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mcptunnel.tls.eager import write_eagerly
 from mcptunnel.tls.endpoints import describe, explain
+from mcptunnel.tls.front import FrontFactory
 
 __all__ = ["Listener"]
 
@@ -78,7 +78,8 @@ class Listener(Service):
 
     def _started(self, port: IListeningPort) -> None:
         self._listening = port
-        write_eagerly(port)
+        if isinstance(self.factory, FrontFactory):
+            self.factory.listens(port)
         self._log.info(
             "listening on {address}", address=describe(self.host, getattr(port.getHost(), "port", self.port))
         )

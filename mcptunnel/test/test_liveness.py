@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
-from mcptunnel.liveness import keep_alive
+from mcptunnel.liveness import hand_on, keep_alive
 
 
 class Wire:
@@ -60,3 +61,40 @@ class KeepAliveTests(SynchronousTestCase):
         keep_alive(object())
         with socket.socket(socket.AF_UNIX) as handle:
             keep_alive(Wire(handle))
+
+
+class Port:
+    """A port over a socket of ours."""
+
+    def __init__(self, handle: Any) -> None:
+        self.socket = handle
+
+
+class HandOnTests(SynchronousTestCase):
+    """What a connection has from the port that accepted it."""
+
+    def test_an_accepted_connection_is_as_if_each_had_been_looked_after(self) -> None:
+        """Option by option, on IPv4 and IPv6."""
+        pace = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        for family, here in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as listening, socket.socket(family) as client:
+                self.assertTrue(hand_on(Port(listening), 300.0))
+                listening.bind((here, 0))
+                listening.listen()
+                client.connect(listening.getsockname())
+                accepted, _ = listening.accept()
+                with accepted, socket.socket(family) as other:
+                    keep_alive(Wire(other), 300.0)
+                    for option in pace:
+                        values = [one.getsockopt(socket.IPPROTO_TCP, option) for one in (accepted, other)]
+                        self.assertEqual(values[0], values[1], option)
+                    self.assertTrue(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                    self.assertTrue(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def test_elsewhere_nothing_is_handed_on(self) -> None:
+        """Another system, a UNIX socket, a port in memory."""
+        with socket.socket() as inet, socket.socket(socket.AF_UNIX) as local:
+            self.assertFalse(hand_on(Port(local)))
+            self.assertFalse(hand_on(object()))
+            self.patch(sys, "platform", "darwin")
+            self.assertFalse(hand_on(Port(inet)))

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, cast
 from attrs import define, field
 from cryptography import x509
 from OpenSSL import SSL
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -31,10 +31,11 @@ from mcptunnel.core.handshakes import explain as explain_failure
 from mcptunnel.core.preface import Action, Kind, Mode, classify, decide
 from mcptunnel.core.principal import Principal
 from mcptunnel.core.proxyheader import ProxyHeader, parse
-from mcptunnel.liveness import keep_alive
+from mcptunnel.liveness import hand_on, keep_alive
 from mcptunnel.tls.admission import Admission, client_key
 from mcptunnel.tls.context import cause, resumed, verify_error
 from mcptunnel.tls.deadlines import Deadlines
+from mcptunnel.tls.eager import write_eagerly
 from mcptunnel.tls.handshake import Creator, Handshake
 from mcptunnel.tls.layer import Layer
 from mcptunnel.tls.peer import PeerTransport, address_of
@@ -80,9 +81,8 @@ class Front(ProtocolWrapper):
     def makeConnection(self, transport: Any) -> None:
         self.connected = 1
         self.transport = transport
-        # Events of a stream are small writes that must leave at once; a client that is gone without a word must not
-        # hold a stream for ever. What it may refuse to read is for the channel to judge, hence the margin.
-        keep_alive(transport, 2 * self.factory.limits.write_timeout)
+        if not self.factory.handed_on:
+            keep_alive(transport, self.factory.patience)
         self.factory.undecided.add(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -265,6 +265,7 @@ class FrontFactory(Factory):
         recognize: Whom a client certificate that was verified stands for; None to ask nobody.
         ours: Whether a peer is ourselves, who have no certificate to show where one is required.
         tally: What became of connections.
+        handed_on: Connections have their socket's options from the port, see :meth:`listens`.
     """
 
     mode: Mode
@@ -281,6 +282,7 @@ class FrontFactory(Factory):
     admission: Admission = field(init=False)
     undecided: Deadlines[Front] = field(init=False)
     handshaking: Deadlines[Front] = field(init=False)
+    handed_on: bool = field(init=False, default=False)
     _tls: TLSMemoryBIOFactory | None = field(init=False, default=None)
 
     noisy = False
@@ -292,6 +294,20 @@ class FrontFactory(Factory):
         if self.store is not None:
             self._tls = TLSMemoryBIOFactory(Creator(), False, self.site, self.clock)
         assert (self._tls is not None) == (self.mode in ("application", "auto")), "certificates and mode disagree"
+
+    @property
+    def patience(self) -> float:
+        """How long the kernel bears a client that reads nothing: longer than the channel, which judges first."""
+        return 2 * self.limits.write_timeout
+
+    def listens(self, port: IListeningPort) -> None:
+        """Let the connections that ``port`` accepts be fast, and let the dead ones be found.
+
+        Events of a stream are small writes that must leave at once; a client that is gone without a word must not hold
+        a stream for ever.
+        """
+        write_eagerly(port)
+        self.handed_on = hand_on(port, self.patience)
 
     def context_for(self, name: str | None) -> SSL.Context | None:
         """What a client gets that asks for ``name``; None when it is to be refused."""
