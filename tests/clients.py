@@ -214,51 +214,22 @@ def websocket(
     tls: ssl.SSLContext | None = None,
     name: str = NAME,
     headers: Mapping[str, str] | None = None,
-    losses: int = 0,
 ) -> Iterator[WebSocket]:
-    """A WebSocket session with subprotocol ``mcp``.
-
-    Args:
-        port: On 127.0.0.1.
-        path: Of the address.
-        source: Our own address.
-        tls: None for plaintext.
-        name: Host and SNI.
-        headers: More of them.
-        losses: How many handshakes may get no answer before this one is given up: see :class:`tests.proxies.Proxy`.
-    """
-    for left in range(losses, -1, -1):
-        try:
-            connection = _opened(port, path, source, tls, name, headers or {}, SECONDS if not left else SECONDS / 6)
-        except TimeoutError:
-            if not left:
-                raise
-        else:
-            break
-    with connection:
-        yield WebSocket(connection)
-
-
-def _opened(
-    port: int,
-    path: str,
-    source: str,
-    tls: ssl.SSLContext | None,
-    name: str,
-    headers: Mapping[str, str],
-    patience: float,
-) -> ClientConnection:
-    return connect(
-        f"{'ws' if tls is None else 'wss'}://{name}:{port}{path}",
-        sock=dial(port, source),
+    """A WebSocket session with subprotocol ``mcp``."""
+    sock = dial(port, source)
+    scheme = "ws" if tls is None else "wss"
+    with connect(
+        f"{scheme}://{name}:{port}{path}",
+        sock=sock,
         ssl=tls,
         server_hostname=None if tls is None else name,
         subprotocols=["mcp"],
-        additional_headers=dict(headers),
+        additional_headers=dict(headers or {}),
         proxy=None,
-        open_timeout=patience,
+        open_timeout=SECONDS,
         close_timeout=5,
-    )
+    ) as connection:
+        yield WebSocket(connection)
 
 
 @define(eq=False)

@@ -48,13 +48,10 @@ class Proxy:
     Attributes:
         process: It.
         port: Where it listens with TLS, on 127.0.0.1.
-        losses: Handshakes of WebSockets that it may leave without an answer, one after the other. Caddy 2.11 loses one
-            in about a thousand, whatever serves behind it: 2 of 3,182 with a server of the websockets library.
     """
 
     process: Process
     port: int
-    losses: int = 0
 
     def client(self) -> HttpClient:
         """A client of it."""
@@ -175,6 +172,6 @@ class ProxyCase(DaemonCase):
             except OSError as e:
                 seen = e
             if seen == 200:
-                return Proxy(process=process, port=port, losses=int(name == "caddy"))
+                return Proxy(process=process, port=port)
             time.sleep(0.05)
         raise AssertionError(f"nothing answers through {name}: {seen}\n{process.output()}")

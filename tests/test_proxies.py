@@ -103,7 +103,7 @@ class _Behind(ProxyCase):
         )
 
     def check_websocket(self, proxy: Proxy, daemon: Daemon, who: dict[str, str]) -> None:
-        with websocket(proxy.port, tls=client_context(), losses=proxy.losses) as ws:
+        with websocket(proxy.port, tls=client_context()) as ws:
             self.assertEqual(ws.connection.subprotocol, "mcp")
             self.assertEqual(ws.initialize()["protocolVersion"], "2025-11-25")
             listed, _ = ws.call("tools/list")
@@ -132,7 +132,7 @@ class _Behind(ProxyCase):
         record = daemon.record(target="clock")
         self.assertEqual((record["client"], record["scheme"]), (CLIENT, "https"), record)
         self.assertEqual(record["host"].partition(":")[0], NAME, record)
-        with websocket(proxy.port, tls=client_context(), headers=forged, losses=proxy.losses) as ws:
+        with websocket(proxy.port, tls=client_context(), headers=forged) as ws:
             ws.initialize()
             ws.call("tools/call", name="echo", arguments={"text": "forged"})
         record = daemon.record(protocol="ws", target="echo")
