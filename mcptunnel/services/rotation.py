@@ -18,12 +18,11 @@ from twisted.logger import Logger
 
 from mcptunnel.config.schema import Config, TlsConfig
 from mcptunnel.core.certificates import Facts
-from mcptunnel.core.errors import CertificateError
 from mcptunnel.services.filewatch import FileWatch, Outcome
 from mcptunnel.services.selfcheck import SelfCheck
-from mcptunnel.tls.material import Material, load_all, strict_keys
+from mcptunnel.tls.material import Material, strict_keys
 from mcptunnel.tls.policy import Policy
-from mcptunnel.tls.store import CertificateStore
+from mcptunnel.tls.store import CertificateStore, load_served
 
 __all__ = ["Rotation", "rotation_from", "served_files"]
 
@@ -113,7 +112,7 @@ class Rotation:
         self.last_taken, self._keys_at = now, now + _TICKET_KEY_SECONDS
         self._files = FileWatch(
             files=served_files(self.tls),
-            load=self._load,
+            load=lambda: load_served(self.tls, self.clock.seconds(), strict=self.strict),
             take=self._take,
             told=self._told,
             in_thread=self.in_thread,
@@ -130,23 +129,6 @@ class Rotation:
         if self.clock.seconds() >= self._keys_at:
             self._keys_at = self.clock.seconds() + _TICKET_KEY_SECONDS
             self.store.renew_keys()
-
-    def _load(self) -> _Loaded:
-        now = self.clock.seconds()
-        problems: list[str] = []
-        loaded: list[Any] = []
-        for load in (
-            lambda: load_all(self.tls.pairs, now, strict=self.strict),
-            lambda: Policy.from_config(self.tls, now),
-        ):
-            try:
-                loaded.append(load())
-            except CertificateError as error:
-                problems.append(str(error))
-        if problems:
-            raise CertificateError("\n".join(problems))
-        materials, policy = loaded
-        return materials, policy
 
     def _take(self, loaded: _Loaded) -> None:
         materials, policy = loaded

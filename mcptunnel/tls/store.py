@@ -23,7 +23,7 @@ from mcptunnel.tls.context import build, rehearse
 from mcptunnel.tls.material import Material, load_all
 from mcptunnel.tls.policy import Policy
 
-__all__ = ["CertificateStore", "Generation"]
+__all__ = ["CertificateStore", "Generation", "load_served"]
 
 
 @frozen(kw_only=True, eq=False)
@@ -98,6 +98,34 @@ class Generation:
         return context
 
 
+def load_served(tls: TlsConfig, now: float, *, strict: bool) -> tuple[tuple[Material, ...], Policy]:
+    """Everything that ``server.tls`` names, as it is on disk now: certificates, trust anchors, revocation lists.
+
+    Args:
+        tls: Names the files.
+        now: Seconds since the epoch.
+        strict: Refuse keys that other users can read, instead of warning.
+
+    Raises:
+        ConfigError: The policy is refused.
+        CertificateError: A file is refused; one line for each reason, of all files.
+    """
+    problems: list[str] = []
+    materials: tuple[Material, ...] = ()
+    policy = None
+    try:
+        materials = load_all(tls.pairs, now, strict=strict)
+    except CertificateError as error:
+        problems.append(str(error))
+    try:
+        policy = Policy.from_config(tls, now)
+    except CertificateError as error:
+        problems.append(str(error))
+    if problems or policy is None:
+        raise CertificateError("\n".join(problems))
+    return materials, policy
+
+
 @define(eq=False, kw_only=True)
 class CertificateStore:
     """The certificates in service."""
@@ -117,20 +145,7 @@ class CertificateStore:
             ConfigError: The policy is refused.
             CertificateError: A file is refused; one line for each reason, of all files.
         """
-        problems: list[str] = []
-        materials: tuple[Material, ...] = ()
-        policy = None
-        try:
-            materials = load_all(tls.pairs, now, strict=strict)
-        except CertificateError as error:
-            problems.append(str(error))
-        try:
-            policy = Policy.from_config(tls, now)
-        except CertificateError as error:
-            problems.append(str(error))
-        if problems or policy is None:
-            raise CertificateError("\n".join(problems))
-        return cls.of(materials, policy)
+        return cls.of(*load_served(tls, now, strict=strict))
 
     @classmethod
     def of(cls, materials: Sequence[Material], policy: Policy) -> CertificateStore:
