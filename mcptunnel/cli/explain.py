@@ -6,14 +6,12 @@ It asks the same resolver that the daemon asks, built from the same configuratio
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from mcptunnel.cli.paint import Paint, paint_for
+from mcptunnel.cli.paint import Paint, show
 from mcptunnel.config.schema import Config
 from mcptunnel.core.addresses import UNIX_PEER, canon, is_unix
 from mcptunnel.core.errors import ForwardedError
@@ -95,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
         outcome: Identity | ForwardedError = resolver.resolve(args.peer, args.tls, headers)
     except ForwardedError as refusal:
         outcome = refusal
-    if args.json:
-        print(json.dumps(_json(outcome)))
-        return 0
-    for line in _text(config, resolver, args.peer, args.tls, headers, outcome, paint_for(sys.stdout)):
-        print(line)
+    show(
+        args.json,
+        lambda: _json(outcome),
+        lambda paint: _text(config, resolver, args.peer, args.tls, headers, outcome, paint),
+    )
     return 0
 
 

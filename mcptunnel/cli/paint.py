@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
-from typing import Final, TextIO
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TextIO
 
-__all__ = ["Paint", "paint_for", "printable"]
+__all__ = ["Paint", "paint_for", "printable", "show"]
 
 # A text and its kind (good, warn, bad, strong or faint) → the text with what a terminal needs to colour it.
 Paint = Callable[[str, str], str]
@@ -28,3 +30,18 @@ def paint_for(stream: TextIO) -> Paint:
 def printable(line: str) -> str:
     """``line`` without what a terminal could take for an order: names in certificates are whatever somebody wrote."""
     return _ORDERS.sub(lambda order: order[0] if len(order[0]) > 1 else "?", line)
+
+
+def show(as_json: bool, document: Callable[[], Any], lines: Callable[[Paint], Iterable[str]]) -> None:
+    """Print what was found on standard output: as one JSON object, or as lines for people.
+
+    Args:
+        as_json: Which of the two.
+        document: Makes the object.
+        lines: Makes the lines, given what colours them.
+    """
+    if as_json:
+        print(json.dumps(document()))
+        return
+    for line in lines(paint_for(sys.stdout)):
+        print(printable(line))

@@ -12,6 +12,7 @@ from typing import Any, Final
 from mcptunnel.config.load import default_path, load_file
 from mcptunnel.config.schema import AdminConfig
 from mcptunnel.config.secrets import secret_in
+from mcptunnel.core.addresses import local_way
 from mcptunnel.core.errors import TunnelError
 
 __all__ = ["add", "run"]
@@ -111,8 +112,8 @@ class _Connection(http.client.HTTPConnection):
     """HTTP over TCP or a UNIX socket."""
 
     def __init__(self, admin: AdminConfig) -> None:
-        host = "localhost" if admin.host.startswith("unix:") else admin.host.strip("[]")
-        super().__init__({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), admin.port, timeout=_SECONDS)
+        host = "localhost" if admin.host.startswith("unix:") else local_way(admin.host)
+        super().__init__(host, admin.port, timeout=_SECONDS)
         self._path = admin.host.removeprefix("unix:") if admin.host.startswith("unix:") else None
 
     def connect(self) -> None:

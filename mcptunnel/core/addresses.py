@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-__all__ = ["UNIX_PEER", "Node", "Trust", "canon", "is_unix", "parse_node", "peer_address", "peer_text"]
+__all__ = ["UNIX_PEER", "Node", "Trust", "canon", "is_unix", "local_way", "parse_node", "peer_address", "peer_text"]
 
 # How the other end of a UNIX socket is written where an address is expected; a path may follow.
 UNIX_PEER: Final = "unix:"
@@ -61,6 +61,12 @@ def canon(text: str, *, peer: bool = False) -> str:
 def is_unix(peer: str) -> bool:
     """Whether a peer's text stands for the other end of a UNIX socket."""
     return peer.startswith(UNIX_PEER)
+
+
+def local_way(bound: str) -> str:
+    """The address at which this machine reaches a listener on ``bound``: for one on all of them, loopback."""
+    host = bound.strip("[]")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def peer_text(address: object) -> str:

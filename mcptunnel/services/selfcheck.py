@@ -13,7 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 
-from mcptunnel.core.addresses import UNIX_PEER, Trust
+from mcptunnel.core.addresses import UNIX_PEER, Trust, local_way
 from mcptunnel.core.certificates import Facts
 from mcptunnel.tls.chain import fingerprint
 from mcptunnel.tls.probe import Probe
@@ -87,12 +87,9 @@ class SelfCheck:
         if isinstance(address, UNIXAddress):
             return UNIXClientEndpoint(self.reactor, address.name), UNIX_PEER  # type: ignore[no-untyped-call]
         assert isinstance(address, IPv4Address | IPv6Address)
-        bound = ip_address(address.host.partition("%")[0])
-        if bound.version == 6:
-            host = "::1" if bound.is_unspecified else address.host
-            return TCP6ClientEndpoint(self.reactor, host, address.port), host  # type: ignore[no-untyped-call]
-        host = "127.0.0.1" if bound.is_unspecified else address.host
-        return TCP4ClientEndpoint(self.reactor, host, address.port), host
+        host = local_way(address.host)
+        kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+        return kind(self.reactor, host, address.port), host
 
 
 def _is_name(name: str) -> bool:

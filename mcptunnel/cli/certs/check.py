@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from mcptunnel.cli.certs.flaws import advice, flaws, notes
 from mcptunnel.cli.certs.target import Target, parse
 from mcptunnel.cli.certs.together import all_at_once
 from mcptunnel.cli.certs.words import USAGE, Outcome, as_json, colour, left, name_of, names_of, status_of, worst
-from mcptunnel.cli.paint import Paint, paint_for, printable
+from mcptunnel.cli.paint import Paint, show
 from mcptunnel.core.certificates import Facts, Thresholds, Verdict, covers, judge
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import facts_of
@@ -67,11 +66,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"mcptunnel: {args.ca_file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return status_of("unknown")
     report = report_on(args.target, name, args.ca_file, trust, args.timeout, time.time())
-    if args.json:
-        print(json.dumps(report.json()))
-    else:
-        for line in report.lines(paint_for(sys.stdout)):
-            print(printable(line))
+    show(args.json, report.json, report.lines)
     return status_of(report.outcome)
 
 

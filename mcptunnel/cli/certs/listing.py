@@ -14,7 +14,7 @@ from attrs import frozen
 from mcptunnel.cli.certs.inventory import Entry, Inventory, take
 from mcptunnel.cli.certs.live import look_at_listener, look_at_upstreams, show_progress
 from mcptunnel.cli.certs.words import Outcome, as_json, colour, left, name_of, names_of, status_of, worst
-from mcptunnel.cli.paint import Paint, paint_for, printable
+from mcptunnel.cli.paint import Paint, show
 from mcptunnel.config.schema import Config
 from mcptunnel.core.certificates import Thresholds, Verdict, judge
 from mcptunnel.core.errors import ConfigError
@@ -66,11 +66,7 @@ def run(args: argparse.Namespace) -> int:
     report = Report(
         found=found, now=now, thresholds=Thresholds(warning=tls.expiry_warning, critical=tls.expiry_critical)
     )
-    if args.json:
-        print(json.dumps(report.json()))
-    else:
-        for line in report.lines(paint_for(sys.stdout)):
-            print(printable(line))
+    show(args.json, report.json, report.lines)
     return status_of(report.outcome)
 
 

@@ -20,7 +20,7 @@ from mcptunnel.cli.certs.inventory import Entry, Inventory
 from mcptunnel.cli.certs.target import Target
 from mcptunnel.cli.certs.together import all_at_once
 from mcptunnel.config.schema import Config, UpstreamConfig
-from mcptunnel.core.addresses import Trust
+from mcptunnel.core.addresses import Trust, local_way
 from mcptunnel.core.certificates import covers
 from mcptunnel.core.errors import CertificateError
 from mcptunnel.tls.chain import facts_of, fingerprint
@@ -33,7 +33,6 @@ _LISTENER_SECONDS: Final = 2.0
 _UPSTREAM_SECONDS: Final = 10.0
 # However many there are.
 _ALL_SECONDS: Final = 60.0
-_ANYWHERE: Final = {"": "127.0.0.1", "*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def look_at_listener(config: Config, found: Inventory) -> None:
@@ -81,8 +80,7 @@ def listener_way(config: Config) -> Way | None:
         return Way(host=server.host.removeprefix("unix:"), port=None, before=before)
     if server.host.startswith("systemd:") or server.port == 0:
         return None
-    host = server.host.strip("[]")
-    return Way(host=_ANYWHERE.get(host, host), port=server.port, before=before)
+    return Way(host=local_way(server.host), port=server.port, before=before)
 
 
 def look_at_upstreams(config: Config, found: Inventory, progress: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mcptunnel.core.addresses import Node, Trust, canon, is_unix, parse_node, peer_address
+from mcptunnel.core.addresses import Node, Trust, canon, is_unix, local_way, parse_node, peer_address
 
 
 class CanonTests(SynchronousTestCase):
@@ -193,3 +193,19 @@ class TrustTests(SynchronousTestCase):
         """A reload that changes nothing must look like it."""
         self.assertEqual(Trust(("10.0.0.0/8",)), Trust(["10.0.0.0/8"]))
         self.assertNotEqual(Trust(("10.0.0.0/8",)), Trust())
+
+
+class LocalWayTests(SynchronousTestCase):
+    """How this machine reaches its own listeners."""
+
+    def test_all_addresses_are_reached_by_loopback(self) -> None:
+        """Any other is reached as it is; brackets are no part of it."""
+        for bound, way in (
+            ("0.0.0.0", "127.0.0.1"),
+            ("::", "::1"),
+            ("[::]", "::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("box.lan", "box.lan"),
+        ):
+            self.assertEqual(local_way(bound), way)
